@@ -1,0 +1,6 @@
+"""Errors of the `registry` room."""
+
+from __future__ import annotations
+
+from hyperbox.api.errors.base import ExitCode, GrpcStatus, HyperBoxError
+
