@@ -8,6 +8,7 @@ daemon's HTTP answers, the snapshotter's gRPC statuses and the CLI's exit codes 
 from __future__ import annotations
 
 import enum
+import string
 from typing import Any, ClassVar, Final
 
 
@@ -88,8 +89,6 @@ class HyperBoxError(Exception):
             return
         if cls.code in HyperBoxError._registry:
             raise TypeError(f"error code {cls.code} is declared twice")
-        import string
-
         names = [name for _, name, _, _ in string.Formatter().parse(cls.template) if name]
         cls.fields = tuple(dict.fromkeys(names))
         HyperBoxError._registry[cls.code] = cls

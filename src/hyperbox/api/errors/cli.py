@@ -1,6 +1,0 @@
-"""Errors of the `cli` room."""
-
-from __future__ import annotations
-
-from hyperbox.api.errors.base import ExitCode, GrpcStatus, HyperBoxError
-
