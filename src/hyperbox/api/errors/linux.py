@@ -46,3 +46,26 @@ class NotPrivileged(HyperBoxError):
     grpc_status = GrpcStatus.PERMISSION_DENIED
     template = "{call} needs {capability}"
     remedy = "Run as root, or give the unit the capability in AmbientCapabilities=."
+
+
+class MountBusy(HyperBoxError):
+    """A mount is still in use, or something is mounted below it."""
+
+    code = "HB-LINUX-005"
+    exit_code = ExitCode.CONFLICT
+    http_status = 409
+    grpc_status = GrpcStatus.FAILED_PRECONDITION
+    retryable = True
+    template = "{target} is busy: {reason}"
+    remedy = "Stop the container that uses it; `fuser -vm <path>` lists who holds it open."
+
+
+class NotMounted(HyperBoxError):
+    """Nothing is mounted where something was to be unmounted or changed."""
+
+    code = "HB-LINUX-006"
+    exit_code = ExitCode.NOT_FOUND
+    http_status = 404
+    grpc_status = GrpcStatus.NOT_FOUND
+    template = "nothing is mounted on {target}"
+    remedy = "Check the path; `findmnt` lists all mounts of this mount namespace."
