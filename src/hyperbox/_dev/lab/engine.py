@@ -24,7 +24,7 @@ from pathlib import Path
 
 from .home import LabError, remove_tree
 from .packages import STABLE, Release, cni_plugins, toolbox
-from .runs import Child, Run, cgroups_named, remove_cgroup, unmount_below
+from .runs import Child, Run, cgroups_named, kill_leftovers, remove_cgroup, unmount_below
 
 _LONGEST_SOCKET = 107
 
@@ -243,16 +243,16 @@ class Engine:
     # Use
 
     def docker(
-        self, *args: str, check: bool = True, timeout: float = 600, input: bytes | None = None
+        self, *args: str, check: bool = True, timeout: float = 600, stdin: bytes | None = None
     ) -> subprocess.CompletedProcess[str]:
         """Run `docker` on this engine and return what it printed; raises `LabError` with its errors when it fails."""
-        return self._client("docker", args, check, timeout, input)
+        return self._client("docker", args, check, timeout, stdin)
 
     def ctr(
-        self, *args: str, check: bool = True, timeout: float = 600, input: bytes | None = None
+        self, *args: str, check: bool = True, timeout: float = 600, stdin: bytes | None = None
     ) -> subprocess.CompletedProcess[str]:
         """Run `ctr` on this engine's containerd, as `docker` does."""
-        return self._client("ctr", args, check, timeout, input)
+        return self._client("ctr", args, check, timeout, stdin)
 
     def _client(
         self, program: str, args: tuple[str, ...], check: bool, timeout: float, data: bytes | None
@@ -305,8 +305,6 @@ class Engine:
         self._remove_containers()
         self.stop_dockerd()
         self.stop_containerd()
-        from .runs import kill_leftovers
-
         kill_leftovers(f"{self.run.id}", self.sockets, self.run.home.path("programs"))
         for folder in (self.sockets, self.root):
             unmount_below(folder)

@@ -257,6 +257,19 @@ def _is_alive(pid: int, began: int | None) -> bool:
     return began is not None and start_time(pid) == began
 
 
+def _end_processes(recorded: list[tuple[int, int]]) -> None:
+    """End processes by id and start time: SIGTERM to the last started first, then SIGKILL."""
+    processes = [(pid, began) for pid, began in recorded if _is_alive(pid, began)]
+    for pid, _ in reversed(processes):
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGTERM)
+    with contextlib.suppress(LabError):
+        wait_until(lambda: not any(_is_alive(*one) for one in processes), _STOP_SECONDS, "end of processes")
+    for pid, began in processes:
+        if _is_alive(pid, began):
+            os.kill(pid, signal.SIGKILL)
+
+
 def sweep(home: LabHome) -> list[str]:
     """End runs whose owner is gone; returns their ids. Runs in use are left alone."""
     swept = []
@@ -268,16 +281,7 @@ def sweep(home: LabHome) -> list[str]:
         if owner and _is_alive(*owner["owner"]):
             continue
         say(f"clearing up after run {data.name}, whose owner is gone")
-        processes = [(pid, began) for pid, began in (owner or {}).get("processes", []) if _is_alive(pid, began)]
-        for pid, _ in reversed(processes):
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGTERM)
-        gone = lambda: not any(_is_alive(pid, began) for pid, began in processes)  # noqa: E731 - closes over the list
-        with contextlib.suppress(LabError):
-            wait_until(gone, _STOP_SECONDS, "end of processes")
-        for pid, began in processes:
-            if _is_alive(pid, began):
-                os.kill(pid, signal.SIGKILL)
+        _end_processes([(pid, began) for pid, began in (owner or {}).get("processes", [])])
         _erase(home, data)
         swept.append(data.name)
     return swept
