@@ -12,6 +12,7 @@ import ctypes
 import errno
 import os
 import platform
+import signal
 from collections.abc import Iterator
 from typing import Final
 
@@ -45,6 +46,7 @@ _libc.syscall.restype = ctypes.c_long
 _libc.statfs.argtypes = [ctypes.c_char_p, ctypes.c_void_p]
 _libc.mmap.restype = ctypes.c_void_p
 _libc.mmap.argtypes = [ctypes.c_void_p, ctypes.c_size_t, *([ctypes.c_int] * 3), ctypes.c_long]
+_libc.clone.argtypes = [ctypes.c_void_p, ctypes.c_void_p, ctypes.c_int, ctypes.c_void_p]
 _libc.munmap.argtypes = [ctypes.c_void_p, ctypes.c_size_t]
 _libc.mincore.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_void_p]
 
@@ -87,6 +89,29 @@ def struct_bytes(size: int, content: bytes = b"") -> ctypes.Array[ctypes.c_char]
 def address(buffer: ctypes.Array[ctypes.c_char]) -> int:
     """The address of `buffer`, valid as long as the caller holds on to it."""
     return ctypes.addressof(buffer)
+
+
+def clone_sleeper(flags: int, seconds: int) -> int:
+    """Start a process that only sleeps, in the new namespaces that `flags` name, and return its pid.
+
+    The child runs libc's `sleep` and nothing of Python, so this is safe in a process with threads, where forking the
+    interpreter is not. It has no exit signal: the caller reaps it with `reap`. It ends by itself after `seconds`, so
+    that it does not keep our files open for long if we die before that.
+    """
+    stack = struct_bytes(65536)
+    entry = ctypes.cast(_libc.sleep, ctypes.c_void_p).value
+    pid: int = _libc.clone(entry, (address(stack) + len(stack)) & ~15, flags, seconds)
+    if pid == -1:
+        code = ctypes.get_errno()
+        raise OSError(code, os.strerror(code), "clone")
+    return pid
+
+
+def reap(pid: int) -> None:
+    """Kill and wait for a process of `clone_sleeper`."""
+    os.kill(pid, signal.SIGKILL)
+    # __WCLONE: children without an exit signal are seen by no other wait.
+    os.waitpid(pid, 0x80000000 - (1 << 32))
 
 
 def statfs(path: bytes) -> bytes:

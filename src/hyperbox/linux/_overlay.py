@@ -129,7 +129,7 @@ def _mount_by_string(target: StrPath, spec: _Spec) -> None:
 
 
 def _escape(path: StrPath, more: str = "") -> str:
-    text = os.fsdecode(os.path.abspath(os.fsencode(path))) if not isinstance(path, bytes) else os.fsdecode(path)
+    text = os.path.abspath(os.fsdecode(path))
     for character in ("\\", ",", *more):
         text = text.replace(character, f"\\{character}")
     return text
