@@ -40,14 +40,22 @@ class Absent(Exception):
 
 
 class Bench:
-    """The temporary folder of one probe and what is mounted in it."""
+    """The temporary folder of one probe and what is mounted in it; `why` says why there is no folder."""
 
-    def __init__(self, folder: str, *, mounting: bool) -> None:
-        self.folder = folder
+    def __init__(self, folder: str | None, why: str, *, mounting: bool) -> None:
+        self._folder = folder
+        self._why = why
         self.mounting = mounting
         self.erofs: str | None = None
         self.composed: str | None = None
         self._mounted: list[str] = []
+
+    @property
+    def folder(self) -> str:
+        """The temporary folder; `Absent` without one."""
+        if self._folder is None:
+            raise Absent(self._why)
+        return self._folder
 
     def make(self, name: str) -> str:
         """A new folder on the bench."""
@@ -290,17 +298,17 @@ def _cgroup_v2(bench: Bench) -> str:
     if kind != "cgroup2":
         hybrid = os.path.ismount("/sys/fs/cgroup/unified")
         raise Absent("cgroup v1 with an empty v2 tree beside it (hybrid)" if hybrid else f"cgroup v1 ({kind})")
-    with open("/sys/fs/cgroup/cgroup.controllers", encoding="ascii") as file:
+    with open("/sys/fs/cgroup/cgroup.controllers", "rb") as file:
         controllers = file.read().split()
-    if "memory" not in controllers:
+    if b"memory" not in controllers:
         raise Absent("cgroup v2 without the memory controller")
     return "unified, with the memory controller"
 
 
 def _psi(bench: Bench) -> str:
     del bench
-    with open("/proc/pressure/memory", encoding="ascii") as file:
-        return file.readline().strip()
+    with open("/proc/pressure/memory", "rb") as file:
+        return file.readline().decode().strip()
 
 
 CHECKS: Final[dict[str, Callable[[Bench], str]]] = {

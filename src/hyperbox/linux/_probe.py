@@ -6,10 +6,10 @@ machine's mount table is never touched, nothing is forked, and all mounts are go
 
 from __future__ import annotations
 
+import concurrent.futures
 import os
 import shutil
 import tempfile
-import threading
 import time
 from collections.abc import Callable
 from typing import Final
@@ -34,12 +34,9 @@ def probe(state_dir: StrPath) -> Features:
     started = time.monotonic()
     place = _existing(os.path.abspath(os.fsdecode(state_dir)))
     filesystem = filesystem_usage(place).type_name
-    found: dict[str, Feature] = {}
-    thread = threading.Thread(target=_run, args=(place, found), name="hyperbox-probe")
-    thread.start()
-    thread.join()
-    for name in DECLARATIONS:
-        found.setdefault(name, _feature(name, False, "the probe could not be run"))
+    # A pool of one thread, because it hands on what is raised; the thread ends, and its namespace with it, at the end.
+    with concurrent.futures.ThreadPoolExecutor(1, "hyperbox-probe") as pool:
+        found = pool.submit(_run, place).result()
     return Features(
         state_dir=os.fsdecode(state_dir),
         kernel_release=os.uname().release,
@@ -56,22 +53,21 @@ def _existing(path: str) -> str:
     return path
 
 
-def _run(place: str, found: dict[str, Feature]) -> None:
-    """Fill `found`; runs on its own thread."""
-    found["mounting"] = _enter_private_namespace()
+def _run(place: str) -> dict[str, Feature]:
+    """All features by name; runs on its own thread, which it moves into another mount namespace for good."""
+    mounting = _enter_private_namespace()
+    folder, why = None, ""
     try:
         folder = tempfile.mkdtemp(prefix=".hyperbox-probe-", dir=place)
     except OSError as error:
-        text = f"cannot write in {place}: {reason(error)}"
-        found.update({name: _feature(name, False, text) for name in DECLARATIONS if name != "mounting"})
-        return
-    bench = Bench(folder, mounting=found["mounting"].present)
+        why = f"cannot write in {place}: {reason(error)}"
+    bench = Bench(folder, why, mounting=mounting.present)
     try:
-        for name, check in CHECKS.items():
-            found[name] = _tried(name, check, bench)
+        return {"mounting": mounting} | {name: _tried(name, check, bench) for name, check in CHECKS.items()}
     finally:
         bench.close()
-        shutil.rmtree(folder, ignore_errors=True)
+        if folder is not None:
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 def _enter_private_namespace() -> Feature:
