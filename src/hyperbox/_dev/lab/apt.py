@@ -166,6 +166,13 @@ class PrivateApt:
         names = re.findall(r"^Inst (\S+)", simulated, re.MULTILINE)
         return self.download(names, folder)
 
+    def download_for(self, packages: Iterable[str], status: Path) -> Path:
+        """Fetch packages and what they need beyond a tree's package status; returns the folder with the files."""
+        self.update()
+        options = ("-o", f"Dir::State::status={status}", "-o", "APT::Keep-Downloaded-Packages=true")
+        self._run("apt-get", "-q", "-y", "-d", *options, "install", *packages)
+        return self.archives
+
 
 def unpack(files: Iterable[Path], root: Path) -> None:
     """Unpack packages into `root` without running anything of theirs."""

@@ -258,9 +258,12 @@ class Engine:
         self, program: str, args: tuple[str, ...], check: bool, timeout: float, data: bytes | None
     ) -> subprocess.CompletedProcess[str]:
         command = [self.tools.program(program), *args]
-        done = subprocess.run(
-            command, env=self.environment, input=data or b"", capture_output=True, timeout=timeout, check=False
-        )
+        try:
+            done = subprocess.run(
+                command, env=self.environment, input=data or b"", capture_output=True, timeout=timeout, check=False
+            )
+        except subprocess.TimeoutExpired:
+            raise LabError(f"{program} {' '.join(args)} did not end within {timeout:g} s") from None
         out, err = done.stdout.decode(errors="replace"), done.stderr.decode(errors="replace")
         if check and done.returncode:
             raise LabError(f"{program} {' '.join(args)}: exit status {done.returncode}: {err.strip()[-2000:]}")
