@@ -25,7 +25,9 @@ class CompressionCorrupt(HyperBoxError):
     http_status = 502
     grpc_status = GrpcStatus.DATA_LOSS
     template = "the {format} stream of the layer is damaged: {reason}"
-    remedy = "Push the image again. Bytes after the end of a gzip or zstd stream count as damage, as they do in containerd."
+    remedy = (
+        "Push the image again. Bytes after the end of a gzip or zstd stream count as damage, as they do in containerd."
+    )
 
 
 class CompressionUnsupported(HyperBoxError):
@@ -36,7 +38,9 @@ class CompressionUnsupported(HyperBoxError):
     http_status = 501
     grpc_status = GrpcStatus.FAILED_PRECONDITION
     template = "the layer is compressed with {format}, which HyperBox does not read"
-    remedy = "Nothing has to be done: the engine unpacks this layer itself. Push it as gzip or zstd to have HyperBox do it."
+    remedy = (
+        "Nothing has to be done: the engine unpacks this layer itself. Push it as gzip or zstd to have HyperBox do it."
+    )
 
 
 class LayerTooLarge(HyperBoxError):
@@ -113,7 +117,7 @@ class BlobDigestMismatch(HyperBoxError):
     http_status = 502
     grpc_status = GrpcStatus.DATA_LOSS
     retryable = True
-    template = "the blob's digest is sha256:{actual}, expected sha256:{expected}"
+    template = "the blob's digest is {actual}, expected {expected}"
     remedy = "Pull again; if it stays, the registry or a proxy on the way delivers wrong bytes."
 
 
@@ -124,7 +128,7 @@ class DiffIdMismatch(HyperBoxError):
     exit_code = ExitCode.CORRUPT
     http_status = 422
     grpc_status = GrpcStatus.DATA_LOSS
-    template = "the layer unpacks to sha256:{actual}, expected diffID sha256:{expected}"
+    template = "the layer unpacks to {actual}, expected diffID {expected}"
     remedy = "The image is inconsistent: build and push it again."
 
 
@@ -181,7 +185,7 @@ class XattrNotStorable(HyperBoxError):
     http_status = 422
     grpc_status = GrpcStatus.FAILED_PRECONDITION
     template = "the extended attribute {name} of {path} cannot be kept in layer metadata: {reason}"
-    remedy = "The engine unpacks this layer itself; rebuild the image without this attribute to have it served by HyperBox."
+    remedy = "The engine unpacks this layer itself; rebuild the image without it to have it served by HyperBox."
 
 
 class TreeInconsistent(HyperBoxError):

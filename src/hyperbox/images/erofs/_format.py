@@ -59,6 +59,9 @@ METACOPY: Final = b"trusted.overlay.metacopy"
 REDIRECT: Final = b"trusted.overlay.redirect"
 OPAQUE: Final = b"trusted.overlay.opaque"
 
+NOBODY: Final = 0xFFFFFFFF
+"""An owner that is none: to the kernel the number stands for "leave it"."""
+
 NAME_MAX: Final = 255
 PATH_MAX: Final = 4095
 

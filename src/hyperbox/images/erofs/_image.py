@@ -142,6 +142,8 @@ class Image:
                 malformed(offset, "an inode with a relative time")
             raw.mtime_ns = self._epoch
             raw.body = offset + fmt.COMPACT.size
+        if fmt.NOBODY in (raw.uid, raw.gid):
+            malformed(offset, "an inode without owner")
         raw.body_size = fmt.XATTR_BODY.size + 4 * (count - 1) if count else 0
         if raw.end > len(data):
             malformed(offset, "attributes outside of the image")
@@ -175,6 +177,8 @@ class Image:
 
     def _take_content(self, raw: RawInode, inode: Inode) -> None:
         inode.size = raw.size
+        if raw.size >= 1 << 63:
+            malformed(raw.body, "a file of impossible size")
         if inode.digest is None:
             if raw.layout == fmt.LAYOUT_CHUNKS:
                 malformed(raw.body, "a file whose content is neither here nor in an object")

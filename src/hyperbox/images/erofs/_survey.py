@@ -9,7 +9,6 @@ from hyperbox.images.erofs import _format as fmt
 from hyperbox.images.tree import Inode, Kind, Tree
 
 _I64 = 1 << 63
-_U32 = 1 << 32
 _SECOND = 1_000_000_000
 
 
@@ -87,8 +86,8 @@ def _file_under(result: Survey, directories: dict[bytes, int], path: bytes, numb
 
 def check_inode(path: bytes, inode: Inode) -> None:
     """Raise `TreeInconsistent` or `EntryNotStorable` where the inode itself cannot be written."""
-    if not (0 <= inode.uid < _U32 and 0 <= inode.gid < _U32):
-        raise EntryNotStorable(path=show(path), reason=f"owner {inode.uid}:{inode.gid} is beyond 32 bits")
+    if not (0 <= inode.uid < fmt.NOBODY and 0 <= inode.gid < fmt.NOBODY):
+        raise EntryNotStorable(path=show(path), reason=f"owner {inode.uid}:{inode.gid} is none that the kernel knows")
     if not -_I64 <= inode.mtime_ns // _SECOND < _I64:
         raise EntryNotStorable(path=show(path), reason="its modification time is beyond 64 bits")
     if not 0 <= inode.mode <= 0o7777:
