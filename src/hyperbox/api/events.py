@@ -61,7 +61,7 @@ OBJECT_QUARANTINED = Event(
     "object.quarantined",
     "error",
     "An object did not match its digest and was moved aside.",
-    (("object", "digest"), ("found", "digest of what was there")),
+    (("object", "digest"),),
 )
 GC_DONE = Event(
     "store.collected",

@@ -11,8 +11,9 @@ from typing import Any, Generic, Literal, TypeVar
 
 from hyperbox.api import messages as m
 from hyperbox.api.errors.base import HyperBoxError
-from hyperbox.api.errors.daemon import LayerAmbiguous, LayerUnknown, RequestInvalid, UnexpectedFailure
+from hyperbox.api.errors.daemon import LayerAmbiguous, RequestInvalid, UnexpectedFailure
 from hyperbox.api.errors.engines import ImageUnknown
+from hyperbox.api.errors.store import LayerNotFound
 
 Request = TypeVar("Request", bound=m.Message)
 Response = TypeVar("Response", bound=m.Message)
@@ -101,7 +102,7 @@ LAYER_INSPECT = Operation(
     m.LayerRequest,
     m.LayerDetail,
     "One layer, where it is used and what is in it.",
-    errors=(LayerUnknown, LayerAmbiguous),
+    errors=(LayerNotFound, LayerAmbiguous),
 )
 STORE_STATS = Operation("store.stats", "GET", "/v1/store", m.Empty, m.StoreStats, "What the store holds and saves.")
 STORE_VERIFY = Operation(

@@ -1,0 +1,1 @@
+"""The daemon: composition root, supervision, HTTP face, health, metrics and shutdown."""

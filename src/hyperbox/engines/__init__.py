@@ -1,0 +1,1 @@
+"""Engines: containerd and Docker as clients, their set-up, and what a machine allows."""

@@ -106,21 +106,10 @@ class ShutdownOverdue(HyperBoxError):
     remedy = "Nothing is lost; raise daemon.shutdown_seconds if it happens often."
 
 
-class LayerUnknown(HyperBoxError):
-    """No layer in the store has this identity or diff ID."""
-
-    code = "HB-DAEMON-010"
-    exit_code = ExitCode.NOT_FOUND
-    http_status = 404
-    grpc_status = GrpcStatus.NOT_FOUND
-    template = "no layer {layer} in the store"
-    remedy = "`hyperbox layer ls` lists the layers that are here."
-
-
 class LayerAmbiguous(HyperBoxError):
     """A prefix fits several layers."""
 
-    code = "HB-DAEMON-011"
+    code = "HB-DAEMON-010"
     exit_code = ExitCode.CONFLICT
     http_status = 409
     grpc_status = GrpcStatus.FAILED_PRECONDITION

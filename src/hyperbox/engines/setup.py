@@ -1,0 +1,99 @@
+"""What has to change in an engine's configuration, as pure functions of its text.
+
+Docker needs two files: `daemon.json` (the containerd image store with HyperBox as its storage driver) and the
+`config.toml` of the containerd that dockerd talks to. Kubernetes and `ctr` need only the latter.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import MutableMapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import tomlkit
+from tomlkit.exceptions import TOMLKitError
+
+from hyperbox.api.errors.engines import EngineConfigUnreadable, EngineConfigVersion
+
+NAME = "hyperbox"
+"""Name of the snapshotter in engines."""
+_CRI = {
+    2: ("io.containerd.grpc.v1.cri", "containerd"),
+    3: ("io.containerd.cri.v1.images",),
+    4: ("io.containerd.cri.v1.images",),
+}
+_NEW_VERSION = 2  # every containerd since 1.3 reads it, 2.x included
+
+
+@dataclass(frozen=True, slots=True)
+class Wiring:
+    """Where the engine finds HyperBox."""
+
+    socket: Path
+    """The snapshotter socket."""
+    state: Path
+    """HyperBox's state folder, from which the kubelet takes the file system of images."""
+    cri: bool = False
+    """Whether Kubernetes' containers shall use it too."""
+
+
+def docker_config(text: str | None, file: Path) -> str:
+    """Return `daemon.json` with the containerd image store on HyperBox.
+
+    Raises:
+        EngineConfigUnreadable: The text is not a JSON object.
+    """
+    try:
+        config = json.loads(text) if text and text.strip() else {}
+    except ValueError as error:
+        raise EngineConfigUnreadable(file=file, form="JSON", reason=error) from None
+    if not isinstance(config, dict) or not isinstance(config.get("features", {}), dict):
+        raise EngineConfigUnreadable(file=file, form="JSON", reason="it (or its `features`) is not an object")
+    config["features"] = {**config.get("features", {}), "containerd-snapshotter": True}
+    config["storage-driver"] = NAME
+    return json.dumps(config, indent=2) + "\n"
+
+
+def containerd_config(text: str | None, file: Path, wiring: Wiring) -> str:
+    """Return `config.toml` (version 2, 3 or 4) with HyperBox as a proxy snapshotter; comments stay.
+
+    Raises:
+        EngineConfigUnreadable: The text is not TOML, or a table stands where a value is expected.
+        EngineConfigVersion: The version is another one.
+    """
+    try:
+        document = tomlkit.parse(text or f"version = {_NEW_VERSION}\n")
+    except TOMLKitError as error:
+        raise EngineConfigUnreadable(file=file, form="TOML", reason=error) from None
+    version = document.get("version", 1)
+    if version not in _CRI:
+        raise EngineConfigVersion(file=file, version=version)
+    plugin = _table(document, file, "proxy_plugins", NAME)
+    plugin["type"] = "snapshot"
+    plugin["address"] = str(wiring.socket)
+    exports = _table(document, file, "proxy_plugins", NAME, "exports")
+    exports["root"] = str(wiring.state)
+    if version > _NEW_VERSION:
+        # The transfer service (2.1+) hands the labels of remote snapshots only to those that ask for them.
+        exports["enable_remote_snapshot_annotations"] = "true"
+    if wiring.cri:
+        cri = _table(document, file, "plugins", *_CRI[version])
+        cri["snapshotter"] = NAME
+        cri["disable_snapshot_annotations"] = False
+        cri["discard_unpacked_layers"] = False
+    return tomlkit.dumps(document)
+
+
+def _table(document: tomlkit.TOMLDocument, file: Path, *path: str) -> MutableMapping[str, Any]:
+    here: MutableMapping[str, Any] = document
+    for depth, key in enumerate(path):
+        if key not in here:
+            last = depth == len(path) - 1
+            here[key] = tomlkit.table() if last else tomlkit.table(is_super_table=True)
+        found = here[key]
+        if not isinstance(found, MutableMapping):
+            raise EngineConfigUnreadable(file=file, form="TOML", reason=f"`{'.'.join(path)}` is not a table")
+        here = found
+    return here
