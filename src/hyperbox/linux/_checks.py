@@ -152,6 +152,9 @@ def _fsconfig_layers(bench: Bench) -> str:
         try:
             for key in ("lowerdir+", "datadir+"):
                 context.set(key, bench.make(f"fsconfig-{key}"))
+            context.set("metacopy", "on")
+            # Before 6.5 the context takes any option, and says no only now.
+            context.create()
         except OSError as error:
             raise Absent("; ".join(context.log()) or str(error.strerror)) from error
     return "lowerdir+ and datadir+ are known"

@@ -18,6 +18,7 @@ from hyperbox.api.errors.linux import FeatureMissing
 from hyperbox.linux._binding import StrPath
 from hyperbox.linux._mountapi import MOUNT_ATTR_RDONLY, FsContext, short_path
 from hyperbox.linux._mounts import MountFlag, mount, mount_error
+from hyperbox.linux._process import kernel_version
 
 _PAGE: Final = 4095
 # "/proc/self/fd/NNN" fits 200 layers into a page; used only when the plain names do not.
@@ -101,6 +102,9 @@ def _mount_by_calls(target: StrPath, spec: _Spec) -> None:
             mounted = held.enter_context(context.mount(MOUNT_ATTR_RDONLY if spec.readonly else 0))
             mounted.attach(target)
     except OSError as error:
+        # Before 6.5 an overlay's context only collects a string: an unknown option shows at the end, without words.
+        if error.errno == errno.EINVAL and kernel_version() < (6, 5):
+            raise _NoAppend from error
         raise mount_error(error, "overlay", target, *said) from error
 
 

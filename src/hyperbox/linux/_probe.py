@@ -74,7 +74,8 @@ def _enter_private_namespace() -> Feature:
     try:
         with translated("unshare(CLONE_NEWNS)"):
             syscall("unshare", _CLONE_NEWNS)
-        mount(None, "/", None, MountFlag.REC | MountFlag.PRIVATE)
+        # Slave, not private: what the machine unmounts meanwhile goes here too, so that we keep nothing busy.
+        mount(None, "/", None, MountFlag.REC | MountFlag.SLAVE)
     except HyperBoxError as error:
         return _feature("mounting", False, error.message)
     return _feature("mounting", True, "a private mount namespace was made")
