@@ -37,7 +37,7 @@ class Descriptor:
     digest: str
     size: int
     """Bytes."""
-    annotations: Mapping[str, str] = field(default=_NOTHING, hash=False)
+    annotations: Mapping[str, str] = field(default_factory=dict, hash=False)
     urls: tuple[str, ...] = ()
     platform: Platform | None = None
     artifact_type: str = ""
@@ -50,7 +50,7 @@ class Manifest:
     media_type: str
     config: Descriptor
     layers: tuple[Descriptor, ...]
-    annotations: Mapping[str, str] = field(default=_NOTHING, hash=False)
+    annotations: Mapping[str, str] = field(default_factory=dict, hash=False)
     subject: Descriptor | None = None
     artifact_type: str = ""
 
@@ -61,7 +61,7 @@ class Index:
 
     media_type: str
     manifests: tuple[Descriptor, ...]
-    annotations: Mapping[str, str] = field(default=_NOTHING, hash=False)
+    annotations: Mapping[str, str] = field(default_factory=dict, hash=False)
     subject: Descriptor | None = None
     artifact_type: str = ""
 
