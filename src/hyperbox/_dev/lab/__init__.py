@@ -9,6 +9,7 @@ It needs a Debian 12 machine, root, and Debian's archive; nothing is installed o
         engine.docker("pull", registry.reference("python-web", "v1"))
 """
 
+from .daemon import Hyperboxd
 from .engine import Cri, Engine
 from .home import LabError, LabHome, say, step
 from .packages import NEXT, RELEASES, STABLE, Release, Toolbox, toolbox
@@ -21,6 +22,7 @@ __all__ = [
     "STABLE",
     "Cri",
     "Engine",
+    "Hyperboxd",
     "LabError",
     "LabHome",
     "Registry",

@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import socket
 import subprocess
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -24,7 +23,7 @@ from pathlib import Path
 
 from .home import LabError, remove_tree
 from .packages import STABLE, Release, cni_plugins, toolbox
-from .runs import Child, Run, cgroups_named, kill_leftovers, remove_cgroup, unmount_below
+from .runs import Child, Run, accepts, cgroups_named, kill_leftovers, remove_cgroup, unmount_below
 
 _LONGEST_SOCKET = 107
 
@@ -36,16 +35,6 @@ class Cri:
     pause_image: str
     registry: str | None = None
     """`host:port` of a registry to be reached by plain HTTP."""
-
-
-def accepts(path: Path) -> bool:
-    """Whether something listens on a unix socket."""
-    with socket.socket(socket.AF_UNIX) as probe:
-        try:
-            probe.connect(str(path))
-        except OSError:
-            return False
-    return True
 
 
 class Engine:

@@ -14,6 +14,7 @@ import os
 import secrets
 import shutil
 import signal
+import socket
 import subprocess
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -43,6 +44,16 @@ def wait_until(condition: Callable[[], bool], seconds: float, what: str) -> None
         if time.monotonic() > deadline:
             raise LabError(f"{what} did not happen within {seconds:g} s")
         time.sleep(0.02)
+
+
+def accepts(path: Path) -> bool:
+    """Whether something listens on a unix socket."""
+    with socket.socket(socket.AF_UNIX) as probe:
+        try:
+            probe.connect(str(path))
+        except OSError:
+            return False
+    return True
 
 
 def mounts_below(folder: Path) -> list[str]:
