@@ -47,6 +47,8 @@ class Collected:
     """Disk space freed: objects, layer files and old quarantine together."""
     kept: dict[str, int] | None = None
     """Reason → number of unreferenced objects that stayed: `leased`, `young`."""
+    blocked_by: tuple[str, ...] = ()
+    """Layers in use whose object list is damaged: nobody knows what they name, so no object was deleted."""
     strangers: tuple[str, ...] = ()
     """Names under `objects/` that no object can have; they are left alone."""
     seconds: float = 0.0
@@ -68,9 +70,9 @@ def collect(
         gone, freed = _drop_layers(objects, layers, catalogue, limit, keep_layers, dry_run=dry_run)
         freed += layers.drop_orphans(older_than_ns=limit, dry_run=dry_run)
         going = {record.layer_id for record in gone} if dry_run else set()
-        marked = _mark(layers, going)
+        marked, unknown = _mark(layers, going)
         sweep = _Sweep(objects, marked, limit, dry_run=dry_run)
-        for folder in FOLDERS:
+        for folder in () if unknown else FOLDERS:
             sweep.folder(folder)
     freed += _drop_quarantine(objects, dry_run=dry_run)
     return Collected(
@@ -79,6 +81,7 @@ def collect(
         objects=sweep.objects,
         freed_bytes=freed + sweep.bytes,
         kept={"leased": sweep.leased, "young": sweep.young},
+        blocked_by=tuple(unknown),
         strangers=tuple(sweep.strangers),
         seconds=time.monotonic() - started,
     )
@@ -114,17 +117,17 @@ def _drop_layers(
     return gone, freed
 
 
-def _mark(layers: LayerStore, going: set[str]) -> set[bytes]:
+def _mark(layers: LayerStore, going: set[str]) -> tuple[set[bytes], list[str]]:
     marked: set[bytes] = set()
+    unknown: list[str] = []
     for record in layers.list():
         if record.layer_id in going:
             continue
         try:
             marked.update(layers.objects_of(record.layer_id))
         except LayerDamaged:
-            # Its list may be put right by `verify`; until then nothing that it could name may go.
-            raise
-    return marked
+            unknown.append(record.layer_id)
+    return marked, unknown
 
 
 class _Sweep:

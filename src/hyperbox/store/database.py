@@ -32,6 +32,7 @@ class Database:
         self._depth = 0
         self._owner: int | None = None
         self._idle: list[sqlite3.Connection] = []
+        self._pool_lock: Final = threading.Lock()
         self._writer: sqlite3.Connection | None = None
         with self._translated():
             self._writer = self._connect()
@@ -131,7 +132,11 @@ class Database:
             except BaseException:
                 reader.close()
                 raise
-            self._idle.append(reader)
+            with self._pool_lock:
+                if self._writer is not None:
+                    self._idle.append(reader)
+                    return rows
+            reader.close()
             return rows
 
     def _opened(self) -> sqlite3.Connection:
@@ -142,8 +147,10 @@ class Database:
     def close(self) -> None:
         """Close all connections (SQLite folds the WAL into the file); a second call does nothing."""
         with self._lock:
-            writer, self._writer = self._writer, None
-            while self._idle:
-                self._idle.pop().close()
+            with self._pool_lock:
+                writer, self._writer = self._writer, None
+                idle, self._idle = self._idle, []
+            for reader in idle:
+                reader.close()
             if writer is not None:
                 writer.close()

@@ -7,12 +7,13 @@ import hashlib
 import os
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Final
 
 from hyperbox.api.errors.store import LayerDamaged, LayerIncomplete, LayerNotFound, StoreUnusable
 from hyperbox.store.catalogue import Catalogue
+from hyperbox.store.leases import Lease
 from hyperbox.store.objects import ObjectStore, hash_file
 from hyperbox.store.rows import LayerRecord
 from hyperbox.store.sidecar import decode_objects, encode_objects
@@ -172,6 +173,12 @@ class LayerStore:
         """All layers in the order in which they came."""
         return self._catalogue.layers.list()
 
+    def hold(self, lease: Lease, layer_id: str) -> LayerRecord | None:
+        """Protect a layer with a lease, then look: what is found stays for as long as the lease lives."""
+        with self.lock:
+            lease.held_layers.add(layer_id)
+            return self.find(layer_id)
+
     def touch(self, layer_id: str) -> None:
         """Note that the layer was used now, which begins its grace time before GC anew."""
         self._catalogue.layers.touch(layer_id)
@@ -185,21 +192,27 @@ class LayerStore:
 
     # --- checking and leaving
 
-    def check(self, record: LayerRecord) -> str | None:
-        """Hash both files of a layer; what is wrong with them in words, None when all is well."""
-        try:
-            if hash_file(self.image_path(record.layer_id)).hex() != record.layer_id:
-                return "the EROFS image does not match its id"
-            if hash_file(self.objects_path(record.layer_id)).hex() != record.objects_digest:
-                return "the object list does not match its digest"
-        except OSError as error:
-            return error.strerror or str(error)
-        return None
+    def check(self, record: LayerRecord) -> dict[Path, str]:
+        """Hash both files of a layer; the damaged ones with what is wrong with them, empty when all is well."""
+        damaged: dict[Path, str] = {}
+        for path, digest in (
+            (self.image_path(record.layer_id), record.layer_id),
+            (self.objects_path(record.layer_id), record.objects_digest),
+        ):
+            try:
+                if hash_file(path).hex() != digest:
+                    damaged[path] = f"{path.name} does not match its digest"
+            except OSError as error:
+                damaged[path] = f"{path.name}: {error.strerror or error}"
+        return damaged
 
-    def quarantine(self, layer_id: str) -> None:
-        """Move a damaged layer's files aside; the row stays while a snapshot needs to be told what is missing."""
+    def quarantine(self, layer_id: str, damaged: Iterable[Path]) -> None:
+        """Move damaged files of a layer aside, and forget it unless a snapshot has it.
+
+        Adding the layer again (a new pull gives the same bytes) puts the files back.
+        """
         with self.lock:
-            for path in (self.image_path(layer_id), self.objects_path(layer_id)):
+            for path in damaged:
                 with contextlib.suppress(FileNotFoundError):
                     os.rename(path, self._quarantine / f"{path.name}.{time.time_ns()}")
             self._catalogue.layers.delete(layer_id)

@@ -67,25 +67,18 @@ class Lease:
         self._objects.quarantine(digest)
         return False
 
-    def keep_layer(self, layer_id: str) -> None:
-        """Protect a layer (with its objects) that is about to be used by a new snapshot."""
-        self._check()
-        self.held_layers.add(layer_id)
-
     def put(self, data: bytes | bytearray | memoryview, digest: bytes | None = None) -> bytes:
         """Store a whole content unless it is here, and return its digest.
 
-        `digest` may be given by a caller that has hashed these very bytes; it is believed. Not synced: see
-        `StagedFile` for what survives. Raises `StoreFull`, `StoreWriteFailed`; nothing half-written is visible.
+        `digest` may be given by a caller that has hashed these very bytes; it is believed. A memoryview must be one
+        of bytes. Not synced: see `StagedFile` for what survives. Raises `StoreFull`, `StoreWriteFailed`; nothing
+        half-written is visible.
         """
         self._check()
         if digest is None:
             digest = hashlib.sha256(data).digest()
-        info = self._objects.hold(self.held, digest)
-        if info is not None:
-            if info.st_size == len(data):
-                return digest
-            self._objects.quarantine(digest)
+        if self.take(digest, len(data)):
+            return digest
         staged = StagedFile(self._ingest)
         staged.write(data)
         staged.finish()
@@ -93,7 +86,7 @@ class Lease:
         return digest
 
     def writer(self, size_hint: int = 0) -> ObjectWriter:
-        """Begin an object that comes in pieces; a large `size_hint` that cannot fit is refused at once (`StoreFull`)."""
+        """Begin an object that comes in pieces. Raises `StoreFull` at once when a large `size_hint` cannot fit."""
         self._check()
         if size_hint >= _ASK_FOR_SPACE:
             space = os.statvfs(self._ingest)

@@ -19,7 +19,7 @@ import os
 import stat
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Final
 
@@ -42,7 +42,8 @@ def hash_file(path: str | os.PathLike[str]) -> bytes:
 class ObjectStore:
     """The objects of one state folder; safe to use from any number of threads of the one process that has the lock."""
 
-    def __init__(self, state: Path) -> None:
+    def __init__(self, state: Path, on_lease: Callable[[], None] = lambda: None) -> None:
+        self._on_lease: Final = on_lease
         self.root: Final = state / "objects"
         self.ingest: Final = state / "ingest"
         self.quarantine_folder: Final = state / "quarantine"
@@ -79,12 +80,9 @@ class ObjectStore:
         return Path(self.name(digest))
 
     def has(self, digest: bytes) -> bool:
-        """Whether the object is here: one stat. Without a lease the answer may be outdated when it arrives."""
-        try:
-            os.stat(self.name(digest))
-        except FileNotFoundError:
-            return False
-        return True
+        """Whether the object is here: one look-up. Without a lease the answer may be outdated when it arrives."""
+        # access(2) walks the path as stat(2) does, without an exception (3 µs) to make where there is nothing.
+        return os.access(self.name(digest), os.F_OK)
 
     def size(self, digest: bytes) -> int | None:
         """Length of a present object in bytes, None when it is not here."""
@@ -97,6 +95,7 @@ class ObjectStore:
 
     def lease(self, purpose: str) -> Lease:
         """Begin a lease: what it takes or stores is safe from GC until it is released. Use it in a `with`."""
+        self._on_lease()
         lease = Lease(self, purpose)
         with self._leases_lock:
             self._leases = (*self._leases, lease)
@@ -109,9 +108,10 @@ class ObjectStore:
     def release(self, lease: Lease) -> None:
         """End a lease (called by the lease itself). It goes on protecting until a running sweep has ended."""
         with self._leases_lock:
-            self._leases = tuple(other for other in self._leases if other is not lease)
+            # In this order: `is_held` looks at the live ones first, without the lock, and must not miss it in between.
             if self._lingering is not None:
                 self._lingering.append(lease)
+            self._leases = tuple(other for other in self._leases if other is not lease)
 
     @contextlib.contextmanager
     def sweeping(self) -> Iterator[None]:
@@ -153,7 +153,7 @@ class ObjectStore:
         with self._locks[digest[0]]:
             held.add(digest)
             try:
-                if os.path.exists(target):
+                if os.access(target, os.F_OK):
                     os.unlink(staged)
                     return False
                 os.rename(staged, target)
@@ -168,7 +168,7 @@ class ObjectStore:
         target = self.name(digest)
         with self._locks[digest[0]]:
             held.add(digest)
-            if os.path.exists(target):
+            if os.access(target, os.F_OK):
                 return True
             try:
                 info = os.lstat(source)

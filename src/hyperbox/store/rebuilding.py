@@ -54,7 +54,7 @@ def rebuild_layers(layers: LayerStore, catalogue: Catalogue) -> list[LayerRecord
         except (OSError, ValueError):
             whole = False
         if not whole:
-            layers.quarantine(layer_id)
+            layers.quarantine(layer_id, (image, layers.objects_path(layer_id)))
             continue
         info = image.stat()
         record = LayerRecord(

@@ -11,8 +11,8 @@ What is guaranteed:
   again or has the layer pulled again. What is older was synced by the checkpoint and is trusted (`verify` checks it).
 
 A file's age is its ctime, which every link and rename renews. A folder's mtime is renewed by each name that it gains,
-in the same journal transaction (ext4, xfs, btrfs), so folders that gained none since the checkpoint are skipped: 256
-stats when nothing is young. A clock that was set back is noticed when a lease begins and moves the checkpoint back
+in the same journal transaction (ext4, xfs, btrfs), so in folders that gained none since the checkpoint the names are
+listed (to see what layers miss) but no object is looked at: some milliseconds when nothing is young. A clock that was set back is noticed when a lease begins and moves the checkpoint back
 with it; beyond that, `SLACK` covers the coarse clock that the kernel stamps files with.
 """
 
@@ -20,6 +20,7 @@ from __future__ import annotations
 
 import os
 import time
+from collections.abc import Collection
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -77,22 +78,23 @@ def check_young(objects: ObjectStore, layers: LayerStore, *, since_ns: int, work
     """Hash what changed since a checkpoint, move aside what does not match, and say which layers miss what."""
     started = time.monotonic()
     since = since_ns - SLACK
-    young = _young_objects(objects, since)
+    present, young = _survey(objects, since)
     with ThreadPoolExecutor(workers, "hyperbox-recovery") as pool:
         good = pool.map(objects.check, young)
         bad = tuple(digest for digest, fine in zip(young, good, strict=True) if not fine)
     for digest in bad:
         objects.quarantine(digest)
+    present.difference_update(bad)
     damaged: list[str] = []
     incomplete: dict[str, tuple[bytes, ...]] = {}
-    lost = set(bad)
     for record in layers.list():
         new = record.last_used >= since or record.created >= since or _changed(layers.path(record), since)
-        if new and layers.check(record) is not None:
+        if new and (broken := layers.check(record)):
             damaged.append(record.layer_id)
-            layers.quarantine(record.layer_id)
+            layers.quarantine(record.layer_id, broken)
             continue
-        if missing := _missing(objects, layers, record.layer_id, lost, look=new):
+        # Also for old layers: an object of theirs may have been fetched again since.
+        if missing := tuple(digest for digest in _named(layers, record.layer_id) if digest not in present):
             incomplete[record.layer_id] = missing
     return Recovery(
         reason="power loss",
@@ -104,15 +106,32 @@ def check_young(objects: ObjectStore, layers: LayerStore, *, since_ns: int, work
     )
 
 
-def _young_objects(objects: ObjectStore, since: int) -> list[bytes]:
+def check_known(objects: ObjectStore, layers: LayerStore, suspects: Collection[str]) -> Recovery:
+    """The short check after a stop that lost nothing: layers without image, and what earlier losses left open."""
+    absent = tuple(record.layer_id for record in layers.list() if not layers.path(record).exists())
+    known = {record.layer_id for record in layers.list()}
+    incomplete = {
+        layer_id: missing
+        for layer_id in suspects
+        if layer_id in known
+        and (missing := tuple(digest for digest in _named(layers, layer_id) if not objects.has(digest)))
+    }
+    return Recovery(reason="", damaged_layers=absent, incomplete_layers=incomplete)
+
+
+def _survey(objects: ObjectStore, since: int) -> tuple[set[bytes], list[bytes]]:
+    """The digests of all objects, and of those that changed at or after `since`."""
+    present: set[bytes] = set()
     young: list[bytes] = []
     for folder in FOLDERS:
-        if os.stat(objects.root / folder).st_mtime_ns < since:
-            continue
+        look = os.stat(objects.root / folder).st_mtime_ns >= since
         for digest, entry in objects.scan(folder):
-            if digest is not None and entry.stat(follow_symlinks=False).st_ctime_ns >= since:
+            if digest is None:
+                continue
+            present.add(digest)
+            if look and entry.stat(follow_symlinks=False).st_ctime_ns >= since:
                 young.append(digest)
-    return young
+    return present, young
 
 
 def _changed(path: Path, since: int) -> bool:
@@ -122,15 +141,8 @@ def _changed(path: Path, since: int) -> bool:
         return True
 
 
-def _missing(
-    objects: ObjectStore, layers: LayerStore, layer_id: str, lost: set[bytes], *, look: bool
-) -> tuple[bytes, ...]:
-    if not (look or lost):
-        return ()
+def _named(layers: LayerStore, layer_id: str) -> dict[bytes, int]:
     try:
-        named = layers.objects_of(layer_id)
-    except LayerDamaged:
-        return ()
-    if look:
-        return tuple(digest for digest, size in named.items() if objects.size(digest) != size)
-    return tuple(lost & named.keys())
+        return layers.objects_of(layer_id)
+    except LayerDamaged:  # told as a damaged layer
+        return {}

@@ -105,10 +105,10 @@ def verify(
 def _check_layers(layers: LayerStore) -> dict[str, str]:
     bad: dict[str, str] = {}
     for record in layers.list():
-        wrong = layers.check(record)
-        if wrong is not None and layers.find(record.layer_id) is not None:
-            bad[record.layer_id] = wrong
-            layers.quarantine(record.layer_id)
+        damaged = layers.check(record)
+        if damaged and layers.find(record.layer_id) is not None:
+            bad[record.layer_id] = "; ".join(damaged.values())
+            layers.quarantine(record.layer_id, damaged)
     return bad
 
 

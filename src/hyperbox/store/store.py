@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import threading
 import time
@@ -17,7 +18,6 @@ from hyperbox.api.errors.store import CatalogueLost, StoreUnusable
 from hyperbox.store import collection, rebuilding, recovery, scrub, statistics
 from hyperbox.store.catalogue import Catalogue
 from hyperbox.store.layers import LayerStore
-from hyperbox.store.leases import Lease
 from hyperbox.store.objects import ObjectStore
 from hyperbox.store.statelock import StateLock
 
@@ -33,7 +33,8 @@ class Store:
     def __init__(self, state: Path, lock: StateLock, catalogue: Catalogue, boot: str, workers: int) -> None:
         self.state: Final = state
         self.catalogue: Final = catalogue
-        self.objects: Final = ObjectStore(state)
+        self.objects: Final = ObjectStore(state, self._notice_clock)
+        self._checkpoint_ns = int(catalogue.meta.get("checkpoint") or 0)
         self.layers: Final = LayerStore(state, self.objects, catalogue)
         self.recovered: recovery.Recovery = recovery.Recovery(reason="new")
         self._lock: Final = lock
@@ -80,11 +81,15 @@ class Store:
         if lost:
             rebuilding.rebuild_layers(self.layers, self.catalogue)
             reason = "power loss"  # nothing is known of the last stop, so everything counts as young
-        found = recovery.Recovery(reason=reason)
         if reason == "power loss":
             since = int(self.catalogue.meta.get("checkpoint") or 0)
             found = recovery.check_young(self.objects, self.layers, since_ns=since, workers=self._workers)
-        self.recovered = replace(found, leftovers=leftovers)
+        else:
+            suspects = json.loads(self.catalogue.meta.get("incomplete") or "[]")
+            found = recovery.check_known(self.objects, self.layers, suspects)
+        self.recovered = replace(found, reason=reason, leftovers=leftovers)
+        # Losses are told again at each start until they are made good, also when this process dies before it could.
+        self.catalogue.meta.set(incomplete=json.dumps(sorted(found.incomplete_layers)))
         # The check is repeated until its outcome is on disk: only then does this boot's id stand in the catalogue.
         if reason in ("new", "power loss"):
             self.checkpoint()
@@ -92,12 +97,12 @@ class Store:
 
     # --- use
 
-    def lease(self, purpose: str) -> Lease:
-        """Begin a lease (see `ObjectStore.lease`), and notice a clock that was set back (see `recovery`)."""
+    def _notice_clock(self) -> None:
+        # A clock that was set back would make new files look older than the checkpoint (see `recovery`).
         now = time.time_ns()
-        if now < int(self.catalogue.meta.get("checkpoint") or 0):
-            self.catalogue.meta.set(checkpoint=now - recovery.SLACK)
-        return self.objects.lease(purpose)
+        if now < self._checkpoint_ns:
+            self._checkpoint_ns = now
+            self.catalogue.meta.set(checkpoint=now)
 
     def checkpoint(self) -> int:
         """Put everything that was written before this call on disk (syncfs) and note it; returns the generation.
@@ -110,6 +115,7 @@ class Store:
             linux.syncfs(self.state)
             generation = int(self.catalogue.meta.get("generation") or 0) + 1
             self.catalogue.meta.set(checkpoint=now, generation=generation)
+            self._checkpoint_ns = now
             return generation
 
     def verify(

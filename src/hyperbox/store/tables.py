@@ -232,7 +232,8 @@ class EventTable:
     def list(self, *, after: int = 0, limit: int = 1000, name: str | None = None) -> list[Event]:
         """The newest `limit` events (of one name, if given) with an id above `after`, oldest first."""
         rows = self._database.read(
-            "SELECT id, time, name, data FROM events WHERE id > ? AND name = coalesce(?, name) ORDER BY id DESC LIMIT ?",
+            "SELECT id, time, name, data FROM events WHERE id > ? AND name = coalesce(?, name)"
+            " ORDER BY id DESC LIMIT ?",
             (after, name, limit),
         )
         return [Event(number, when, name, json.loads(data)) for number, when, name, data in reversed(rows)]
