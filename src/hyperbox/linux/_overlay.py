@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from hyperbox.api.errors.linux import FeatureMissing
+from hyperbox.api.errors.linux import FeatureMissing, MountFailed
 from hyperbox.linux._binding import StrPath
 from hyperbox.linux._mountapi import MOUNT_ATTR_RDONLY, FsContext, short_path
 from hyperbox.linux._mounts import MountFlag, mount, mount_error
@@ -129,7 +129,15 @@ def _mount_by_string(target: StrPath, spec: _Spec) -> None:
             data = ",".join(overlay_options(short, spec.datas, spec.upper, spec.work, spec.options))
         if len(os.fsencode(data)) > _PAGE:
             raise FeatureMissing(feature=f"overlays of {len(spec.lowers)} layers (lowerdir+ in fsconfig, Linux 6.7)")
-        mount("overlay", target, "overlay", flags, data)
+        try:
+            mount("overlay", target, "overlay", flags, data)
+        except MountFailed as error:
+            # mount(2) says nothing but a number; a missing layer is what we can find out ourselves.
+            missing = [path for path in (*spec.lowers, *spec.datas) if not os.path.isdir(path)]
+            if missing:
+                text = f"no folder: {os.fsdecode(missing[0])}; {error.values['reason']}"
+                raise MountFailed(fstype="overlay", target=os.fsdecode(target), reason=text) from error
+            raise
 
 
 def _escape(path: StrPath, more: str = "") -> str:
