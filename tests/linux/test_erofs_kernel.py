@@ -17,6 +17,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 
 from hyperbox.images.erofs import Reader, build
+from hyperbox.images.erofs import _format as fmt
 from hyperbox.images.tree import Inode, Kind, Tree
 from hyperbox.linux import mount, mount_erofs, umount
 from support.layer_trees import SECOND, image_like, trees
@@ -213,6 +214,34 @@ def test_kernel_sees_acls_and_capabilities(tmp_path: Path) -> None:
             "system.posix_acl_access",
             "system.posix_acl_default",
         ]
+
+
+def test_kernel_uses_the_name_filter(tmp_path: Path) -> None:
+    """A filter that denies just one attribute hides it: so our positions are the kernel's, for each name."""
+    release = tuple(int(part) for part in os.uname().release.split(".")[:2])
+    if release < (6, 6):
+        pytest.skip("the attribute name filter needs kernel 6.6")
+    names = [b"user." + b"n" * length for length in (1, 3, 4, 15, 16, 17, 40)]
+    names += [b"security.selinux", b"security.ima", b"user.mime_type", b"trusted.md5sum"]
+    tree = Tree()
+    for number, name in enumerate(names):
+        tree.inodes[b"%d" % number] = Inode(Kind.FILE, data=b"", xattrs={name: b"v%d" % number})
+    image = bytearray(build(tree))
+    low = Reader(bytes(image))._image
+    for number, name in enumerate(names):
+        nid = low.find(low.raw(low.root), b"%d" % number)
+        assert nid is not None
+        body = low.raw(nid).body
+        assert int.from_bytes(image[body : body + 4], "little") == 0xFFFFFFFF & ~fmt.xattr_filter_bit(name)
+        image[body : body + 4] = fmt.xattr_filter_bit(name).to_bytes(4, "little")
+    image[1028:1032] = bytes(4)
+    image[1028:1032] = fmt.crc32c(bytes(image[1024:4096])).to_bytes(4, "little")
+    with mounted(bytes(image), tmp_path) as root:
+        for number, name in enumerate(names):
+            path = os.path.join(root, b"%d" % number)
+            assert os.listxattr(path) == [name.decode()]
+            with pytest.raises(OSError, match=os.strerror(errno.ENODATA)):
+                os.getxattr(path, name)
 
 
 def test_huge_files_and_links(tmp_path: Path) -> None:

@@ -65,27 +65,21 @@ NOBODY: Final = 0xFFFFFFFF
 NAME_MAX: Final = 255
 PATH_MAX: Final = 4095
 
-KIND_MODES: Final = {
-    Kind.FILE: stat.S_IFREG,
-    Kind.DIRECTORY: stat.S_IFDIR,
-    Kind.SYMLINK: stat.S_IFLNK,
-    Kind.CHARACTER: stat.S_IFCHR,
-    Kind.BLOCK: stat.S_IFBLK,
-    Kind.FIFO: stat.S_IFIFO,
-    Kind.SOCKET: stat.S_IFSOCK,
-    Kind.WHITEOUT: stat.S_IFCHR,
-}
-MODE_KINDS: Final = {mode: kind for kind, mode in KIND_MODES.items() if kind is not Kind.WHITEOUT}
-KIND_DIRENT_TYPES: Final = {
-    Kind.FILE: 1,
-    Kind.DIRECTORY: 2,
-    Kind.CHARACTER: 3,
-    Kind.WHITEOUT: 3,
-    Kind.BLOCK: 4,
-    Kind.FIFO: 5,
-    Kind.SOCKET: 6,
-    Kind.SYMLINK: 7,
-}
+KIND_MODES: Final = (
+    0,
+    stat.S_IFREG,
+    stat.S_IFDIR,
+    stat.S_IFLNK,
+    stat.S_IFCHR,
+    stat.S_IFBLK,
+    stat.S_IFIFO,
+    stat.S_IFSOCK,
+    stat.S_IFCHR,
+)
+"""File type bits by `Kind`."""
+MODE_KINDS: Final = {KIND_MODES[kind]: kind for kind in Kind if kind is not Kind.WHITEOUT}
+KIND_DIRENT_TYPES: Final = (0, 1, 2, 7, 3, 4, 5, 6, 3)
+"""File type in directory entries by `Kind`."""
 
 _ACLS: Final = {b"system.posix_acl_access": 2, b"system.posix_acl_default": 3}
 _PREFIXES: Final = {b"user": 1, b"trusted": 4, b"security": 6}

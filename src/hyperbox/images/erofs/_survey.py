@@ -9,7 +9,8 @@ from hyperbox.images.erofs import _format as fmt
 from hyperbox.images.tree import Inode, Kind, Tree
 
 _I64 = 1 << 63
-_SECOND = 1_000_000_000
+_TIME_LIMIT = _I64 * 1_000_000_000
+"""Nanoseconds beyond which the seconds exceed 64 bits."""
 
 
 @dataclass(slots=True)
@@ -35,7 +36,9 @@ def survey(tree: Tree) -> Survey:
     directories: dict[bytes, int] = {}
     numbers: dict[int, int] = {}
     inodes, links = result.inodes, result.links
-    for path, inode in sorted(tree.inodes.items(), key=_path_of):
+    directory_kind = Kind.DIRECTORY
+    for path in sorted(tree.inodes):
+        inode = tree.inodes[path]
         number = numbers.get(id(inode))
         if number is None:
             number = numbers[id(inode)] = len(inodes)
@@ -45,7 +48,7 @@ def survey(tree: Tree) -> Survey:
             links.append(1)
         else:
             links[number] += 1
-        directory = inode.kind is Kind.DIRECTORY
+        directory = inode.kind is directory_kind
         if directory and links[number] > 1:
             raise TreeInconsistent(path=show(path), reason="a directory under two names")
         if path:
@@ -62,10 +65,6 @@ def survey(tree: Tree) -> Survey:
     if not inodes or b"" not in directories:
         raise TreeInconsistent(path="/", reason="the root is missing or no directory")
     return result
-
-
-def _path_of(item: tuple[bytes, Inode]) -> bytes:
-    return item[0]
 
 
 def _file_under(result: Survey, directories: dict[bytes, int], path: bytes, number: int) -> int:
@@ -88,7 +87,7 @@ def check_inode(path: bytes, inode: Inode) -> None:
     """Raise `TreeInconsistent` or `EntryNotStorable` where the inode itself cannot be written."""
     if not (0 <= inode.uid < fmt.NOBODY and 0 <= inode.gid < fmt.NOBODY):
         raise EntryNotStorable(path=show(path), reason=f"owner {inode.uid}:{inode.gid} is none that the kernel knows")
-    if not -_I64 <= inode.mtime_ns // _SECOND < _I64:
+    if not -_TIME_LIMIT <= inode.mtime_ns < _TIME_LIMIT:
         raise EntryNotStorable(path=show(path), reason="its modification time is beyond 64 bits")
     if not 0 <= inode.mode <= 0o7777:
         raise TreeInconsistent(path=show(path), reason=f"mode {inode.mode:o} is more than permission bits")
