@@ -1,0 +1,73 @@
+"""Compaction: a layer that the engine unpacked as a folder becomes an EROFS image and objects.
+
+Steps, each of which a SIGKILL may follow: the folder is read and its files go into the object store under a lease; the
+EROFS image is added durably; the snapshot's row changes from folder to layer in one transaction, which also writes down
+who may still use the folder; when nobody does, the folder goes. Before the row changes, nothing refers to what was
+added, and garbage collection takes it; after it, new mounts use the image.
+
+A layer that cannot be compacted stays the folder that it is, with the reason in its row, and is not tried again before
+the next start.
+"""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Final
+
+from hyperbox.api.errors.base import HyperBoxError
+from hyperbox.api.errors.snapshotter import CompactionFailed
+from hyperbox.api.events import COMPACTION_FAILED, LAYER_COMPACTED
+from hyperbox.snapshotter.model import LABEL_TARGET, Kind, Snapshot
+from hyperbox.snapshotter.worker import Worker
+
+if TYPE_CHECKING:
+    from hyperbox.snapshotter.service import Snapshotter
+
+FAILED: Final = "compaction_failed"
+"""Member of `Snapshot.extra`: why a layer is still a folder."""
+
+
+class Compactor:
+    """Turns committed folders into layers, one at a time, in the background."""
+
+    def __init__(self, service: Snapshotter, worker: Worker, *, minimum: int) -> None:
+        self._service = service
+        self._worker = worker
+        self._minimum = minimum
+
+    def enqueue(self, identity: int) -> None:
+        """Have the committed snapshot of this id compacted when its turn comes."""
+        self._worker.submit(f"compact {identity}", lambda: self._attempt(identity))
+
+    def _attempt(self, identity: int) -> None:
+        snapshot = self._candidate(identity)
+        if snapshot is None:
+            return
+        try:
+            self._compact(snapshot)
+        except HyperBoxError as error:
+            self._keep(snapshot, error.code, error.message)
+        except Exception as error:  # noqa: BLE001 - the layer works as it is; the reason is kept
+            self._service.observer.fault(f"compaction of {snapshot.name}", error)
+            self._keep(snapshot, CompactionFailed.code, f"{type(error).__name__}: {error}")
+
+    def _candidate(self, identity: int) -> Snapshot | None:
+        with self._service.lock:
+            snapshot = self._service.machine.by_id(identity)
+        if snapshot is None or snapshot.kind is not Kind.COMMITTED or snapshot.layer is not None:
+            return None
+        return snapshot
+
+    def _compact(self, snapshot: Snapshot) -> None:
+        raise NotImplementedError
+
+    def _keep(self, snapshot: Snapshot, code: str, reason: str) -> None:
+        with self._service.lock:
+            now = self._candidate(snapshot.id)
+            if now is None:
+                return
+            self._service.persist(self._service.machine.amend(now.name, extra={FAILED: f"{code}: {reason}"}))
+        self._service.observer.event(COMPACTION_FAILED, snapshot=snapshot.name, code=code, reason=reason)
+
+
+__all__ = ["LABEL_TARGET", "LAYER_COMPACTED", "Compactor", "time"]

@@ -1,0 +1,103 @@
+"""When the folder of a compacted layer may go: once no mount can use it any more.
+
+At the switch from folder to EROFS image, every active snapshot and view above the layer may have been given mounts that
+name the folder; they are written down with the layer's row, and with the boot that they belong to. The folder goes when
+none of them is left and no mount in the mount table names it. A reboot ends all mounts, so it clears the list.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any, Final
+
+from hyperbox.linux import MountEntry, mountinfo
+from hyperbox.snapshotter.model import Kind, Snapshot
+from hyperbox.snapshotter.worker import Worker
+from hyperbox.store.recovery import boot_id
+
+if TYPE_CHECKING:
+    from hyperbox.snapshotter.service import Snapshotter
+
+KEPT: Final = "folder"
+"""Member of `Snapshot.extra` while the folder of a compacted layer is still there."""
+
+_AGAIN: Final = 30.0
+"""Seconds until a folder that only the mount table held is looked at again."""
+
+_LAYER_OPTIONS: Final = ("lowerdir", "lowerdir+", "upperdir", "datadir+")
+
+
+class FolderKeeping:
+    """Folders that wait for their last mount to end."""
+
+    def __init__(self, service: Snapshotter, worker: Worker) -> None:
+        self._service = service
+        self._worker = worker
+        self._boot = boot_id()
+
+    def note(self, snapshot: Snapshot) -> dict[str, Any]:
+        """Return what to write down at the switch; call with the lock held."""
+        above = self._service.machine.descendants(snapshot.name)
+        users = [s.id for s in above if s.kind is not Kind.COMMITTED]
+        return {KEPT: {"boot": self._boot, "users": users}}
+
+    def poke(self) -> None:
+        """A snapshot went: see soon whether a folder can go, too."""
+        if self._waiting():
+            self._worker.submit("folders", self.sweep)
+
+    def sweep(self) -> None:
+        """Remove the folders that nothing uses."""
+        waiting = self._waiting()
+        mounts = mountinfo() if waiting else []
+        again = False
+        for snapshot in waiting:
+            if self._has_users(snapshot):
+                continue
+            if names_folder(mounts, str(self._service.folders.root), snapshot.id):
+                again = True
+                continue
+            self._drop(snapshot)
+        if again:
+            self._worker.submit("folders", self.sweep, delay=_AGAIN)
+
+    def _waiting(self) -> list[Snapshot]:
+        with self._service.lock:
+            return [snapshot for snapshot in self._service.machine if KEPT in snapshot.extra]
+
+    def _has_users(self, snapshot: Snapshot) -> bool:
+        kept = snapshot.extra[KEPT]
+        if kept["boot"] != self._boot:
+            return False
+        with self._service.lock:
+            users = (self._service.machine.by_id(identity) for identity in kept["users"])
+            return any(user is not None and user.kind is not Kind.COMMITTED for user in users)
+
+    def _drop(self, snapshot: Snapshot) -> None:
+        # The row first: a folder that no row asks to keep is swept at the next start.
+        with self._service.lock:
+            now = self._service.machine.by_id(snapshot.id)
+            if now is None or KEPT not in now.extra:
+                return
+            self._service.persist(self._service.machine.amend(now.name, extra={KEPT: None}))
+        self._service.folders.remove(snapshot.id)
+
+
+def names_folder(mounts: Iterable[MountEntry], root: str, identity: int) -> bool:
+    """Whether a mount shows or overlays the folder `root/<identity>/fs`.
+
+    containerd shortens long lists of layers by mounting with relative names from their common folder, so the end of a
+    name decides. Other mounts may be taken for ours that way; then a folder only stays longer.
+    """
+    tail = f"{identity}/fs"
+    full = f"{root}/{tail}"
+    for entry in mounts:
+        if entry.root.endswith(f"/snapshots/{tail}") or entry.target.startswith(f"{full}/"):
+            return True
+        if entry.fstype != "overlay":
+            continue
+        for option in entry.super_options:
+            key, _, value = option.partition("=")
+            if key in _LAYER_OPTIONS and any(p == tail or p.endswith(f"/{tail}") for p in value.split(":")):
+                return True
+    return False
