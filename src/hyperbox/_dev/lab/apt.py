@@ -10,6 +10,7 @@ import os
 import re
 import shutil
 import subprocess
+import threading
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +18,9 @@ from pathlib import Path
 from .home import LabError, LabHome
 
 KEYRING = "/usr/share/keyrings/debian-archive-keyring.gpg"
+
+_turn = threading.Lock()
+"""apt locks its folders and does not wait; threads that build images take turns."""
 
 
 @dataclass(frozen=True)
@@ -147,6 +151,10 @@ class PrivateApt:
 
     def update(self) -> None:
         """Read the suite's package lists, once per object."""
+        with _turn:
+            self._update()
+
+    def _update(self) -> None:
         if not self._updated:
             self._write()
             self._run("apt-get", "-q", "update", "--error-on=any")
@@ -170,7 +178,8 @@ class PrivateApt:
         """Fetch packages and what they need beyond a tree's package status; returns the folder with the files."""
         self.update()
         options = ("-o", f"Dir::State::status={status}", "-o", "APT::Keep-Downloaded-Packages=true")
-        self._run("apt-get", "-q", "-y", "-d", *options, "install", *packages)
+        with _turn:
+            self._run("apt-get", "-q", "-y", "-d", *options, "install", *packages)
         return self.archives
 
 

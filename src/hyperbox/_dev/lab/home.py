@@ -16,9 +16,11 @@ import hashlib
 import os
 import shutil
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import IO
 
 STAMP = ".recipe"
 
@@ -53,7 +55,9 @@ class LabHome:
         chosen = os.environ.get("HYPERBOX_LAB")
         self.root = (root or (Path(chosen) if chosen else Path.home() / ".cache/hyperbox/lab")).absolute()
         self.root.mkdir(parents=True, exist_ok=True)
-        self._depth = 0
+        self._turn = threading.Lock()
+        self._holders = 0
+        self._lock_file: IO[str] | None = None
 
     def path(self, *parts: str) -> Path:
         """A path in the folder; its parent folder is made."""
@@ -63,25 +67,23 @@ class LabHome:
 
     @contextlib.contextmanager
     def lock(self) -> Iterator[None]:
-        """Hold the lab for building. Waits for another process that holds it; may be nested within a process."""
-        if self._depth:
-            self._depth += 1
-            try:
-                yield
-            finally:
-                self._depth -= 1
-            return
-        with self.path("lock").open("a") as file:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                say("another process builds in this lab; waiting for it")
-                fcntl.flock(file, fcntl.LOCK_EX)
-            self._depth = 1
-            try:
-                yield
-            finally:
-                self._depth = 0
+        """Hold the lab for building. Waits for another process; threads of this one hold it together, and nested."""
+        with self._turn:
+            if not self._holders:
+                self._lock_file = self.path("lock").open("a")
+                try:
+                    fcntl.flock(self._lock_file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                except BlockingIOError:
+                    say("another process builds in this lab; waiting for it")
+                    fcntl.flock(self._lock_file, fcntl.LOCK_EX)
+            self._holders += 1
+        try:
+            yield
+        finally:
+            with self._turn:
+                self._holders -= 1
+                if not self._holders and self._lock_file:
+                    self._lock_file.close()
 
     def is_current(self, target: Path, recipe: str) -> bool:
         """Whether `target` is complete and was made by `recipe`."""

@@ -7,19 +7,21 @@ import hashlib
 import json
 import shutil
 import subprocess
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from ..apt import PrivateApt, codename, unpack
 from ..home import LabError, LabHome, recipe_of, remove_tree
 from ..registry import Registry
-from .chroot import SLIM, Overlay, bootstrap
+from .chroot import SLIM, Overlay, abort_builds, bootstrap
 from .layer_tar import Layer, pack, repack
 from .recipes import Base, Recipe, resolve
 
+_What = TypeVar("_What")
+_Made = TypeVar("_Made")
 _RECIPE = 1  # raise when the way of building changes
 _CREATED = "2026-01-01T00:00:00Z"
 _MANIFEST = "application/vnd.oci.image.manifest.v1+json"
@@ -75,8 +77,17 @@ class Images:
             recipes = [resolve(name) for name in names]
         except KeyError as error:
             raise LabError(f"the lab has no image {error}") from None
-        found = [self._image(recipe) for recipe in recipes]
+        if all(self._is_built(recipe) for recipe in recipes):
+            found = [self._image(recipe) for recipe in recipes]
+        else:
+            found = self._build(recipes)
         return found if variant == "gzip" else [self._variant(image, variant) for image in found]
+
+    def _build(self, recipes: list[Recipe]) -> list[LabImage]:
+        with self.home.lock():
+            bases = dict.fromkeys(recipe.base for recipe in recipes if recipe.base and not self._is_built(recipe))
+            self._each(self._base, list(bases))
+            return self._each(self._image, recipes)
 
     def get(self, name: str) -> LabImage:
         """Have one image."""
@@ -104,6 +115,16 @@ class Images:
             )
         finally:
             remove_tree(layout)
+
+    def _each(self, build: Callable[[_What], _Made], what: list[_What]) -> list[_Made]:
+        """Build several things, two at a time; dpkg and mmdebstrap use one core each."""
+        with ThreadPoolExecutor(2) as pool:
+            try:
+                return list(pool.map(build, what))
+            except BaseException:
+                pool.shutdown(wait=False, cancel_futures=True)
+                abort_builds()
+                raise
 
     # Trees
 
@@ -152,10 +173,14 @@ class Images:
 
     # Images
 
-    def _image(self, recipe: Recipe) -> LabImage:
+    def _place(self, recipe: Recipe) -> tuple[Path, str]:
         base = self._base_recipe(recipe.base) if recipe.base else ""
-        if recipe.base:
-            self._base(recipe.base)
+        return self.home.path("images", f"{recipe.name}-{recipe.tag}"), recipe_of(_RECIPE, recipe, base)
+
+    def _is_built(self, recipe: Recipe) -> bool:
+        return self.home.is_current(*self._place(recipe))
+
+    def _image(self, recipe: Recipe) -> LabImage:
 
         def build(part: Path) -> None:
             work = part / "work"
@@ -164,8 +189,8 @@ class Images:
             remove_tree(work)
             self._write_image(part, recipe, layers)
 
-        target = self.home.path("images", f"{recipe.name}-{recipe.tag}")
-        self.home.once(target, recipe_of(_RECIPE, recipe, base), build, f"building image {recipe.key}")
+        target, stamp = self._place(recipe)
+        self.home.once(target, stamp, build, f"building image {recipe.key}")
         return self._load(target, recipe, recipe.tag)
 
     def _variant(self, image: LabImage, variant: str) -> LabImage:
