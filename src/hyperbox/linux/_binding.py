@@ -25,6 +25,9 @@ AT_FDCWD: Final = -100
 AT_EMPTY_PATH: Final = 0x1000
 AT_RECURSIVE: Final = 0x8000
 
+# libc says 0, because open(2) of a 64-bit program implies it; calls that open files for us do not.
+O_LARGEFILE: Final = 0o400000 if platform.machine() == "aarch64" else 0o100000
+
 _GENERIC: Final = {
     # Since 5.x all architectures number new calls alike.
     "open_tree": 428,  # 5.2

@@ -57,6 +57,10 @@ class Bench:
             raise Absent(self._why)
         return self._folder
 
+    def shorten(self, text: str) -> str:
+        """`text` without the name of the temporary folder, which tells nobody anything."""
+        return text if self._folder is None else text.replace(f"{self._folder}/", "").replace(self._folder, "here")
+
     def make(self, name: str) -> str:
         """A new folder on the bench."""
         path = os.path.join(self.folder, name)
@@ -300,7 +304,9 @@ def _cgroup_v2(bench: Bench) -> str:
     kind = filesystem_usage("/sys/fs/cgroup").type_name
     if kind != "cgroup2":
         hybrid = os.path.ismount("/sys/fs/cgroup/unified")
-        raise Absent("cgroup v1 with an empty v2 tree beside it (hybrid)" if hybrid else f"cgroup v1 ({kind})")
+        if kind == "sysfs":
+            raise Absent("no cgroup tree is mounted")
+        raise Absent("cgroup v1 with a v2 tree beside it (hybrid)" if hybrid else f"cgroup v1 ({kind})")
     with open("/sys/fs/cgroup/cgroup.controllers", "rb") as file:
         controllers = file.read().split()
     if b"memory" not in controllers:

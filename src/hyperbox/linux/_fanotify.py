@@ -6,7 +6,7 @@ import os
 import struct
 from typing import Final, NamedTuple, Self
 
-from hyperbox.linux._binding import AT_FDCWD, StrPath, syscall
+from hyperbox.linux._binding import AT_FDCWD, O_LARGEFILE, StrPath, syscall
 from hyperbox.linux._handle import Handle
 
 FAN_OPEN_PERM: Final = 0x00010000
@@ -56,7 +56,7 @@ class PermissionGroup(Handle):
         """fanotify_init(2): class pre-content, non-blocking reads; `OSError`."""
         flags = _FAN_CLOEXEC | _FAN_NONBLOCK | _FAN_CLASS_PRE_CONTENT
         # Event descriptors are read-only: below an overlay the file is on a private read-only mount.
-        return cls(syscall("fanotify_init", flags, os.O_RDONLY | os.O_CLOEXEC | 0o100000))
+        return cls(syscall("fanotify_init", flags, os.O_RDONLY | os.O_CLOEXEC | O_LARGEFILE))
 
     def mark(self, path: StrPath, mask: int) -> None:
         """Ask for the events `mask` of the inode of `path`; `EINVAL` when the kernel does not know them."""

@@ -22,6 +22,8 @@ _NAMES: Final = {
     0x794C7630: "overlay",
     0xE0F5E1E2: "erofs",
     0x2FC12FC1: "zfs",
+    0x9FA0: "proc",
+    0x62656572: "sysfs",
     0xF2F52010: "f2fs",
     0x6969: "nfs",
     0x65735546: "fuse",

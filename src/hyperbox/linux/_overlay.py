@@ -23,6 +23,7 @@ from hyperbox.linux._process import kernel_version
 _PAGE: Final = 4095
 # "/proc/self/fd/NNN" fits 200 layers into a page; used only when the plain names do not.
 _SHORTEST: Final = 0
+_calls_refused: Final[list[bool]] = []
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,10 +58,16 @@ def mount_overlay(
     `FeatureMissing` when the layers do not fit into one option string and the kernel cannot take them one by one.
     """
     spec = _Spec(lowers, datas, upper, work, options, readonly)
+    if _calls_refused:
+        _mount_by_string(target, spec)
+        return
     try:
         _mount_by_calls(target, spec)
     except _NoAppend:
         _mount_by_string(target, spec)
+        # Asked once only: each try leaves a line in the log of kernels before 6.5. This mount worked, so the options
+        # were not what it refused.
+        _calls_refused.append(True)
 
 
 def overlay_options(

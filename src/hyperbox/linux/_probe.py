@@ -87,7 +87,7 @@ def _tried(name: str, check: Callable[[Bench], str], bench: Bench) -> Feature:
     except Absent as error:
         return _feature(name, False, str(error))
     except HyperBoxError as error:
-        return _feature(name, False, error.message)
+        return _feature(name, False, bench.shorten(error.message))
     except OSError as error:
         return _feature(name, False, reason(error))
 
