@@ -110,7 +110,7 @@ def _d_type(bench: Bench) -> str:
 def _hard_links(bench: Bench) -> str:
     path = bench.write("link-source", b"")
     os.link(path, path + "-2")
-    return f"works, {os.pathconf(path, 'PC_LINK_MAX')} links to one file"
+    return "made one"
 
 
 def _tmpfile(bench: Bench) -> str:
