@@ -93,7 +93,9 @@ class RegistrySimulator:
         self._count = 0
         self._lock = threading.Lock()
         self._server = _Server(("127.0.0.1", 0), _Handler, self, tls, client_ca)
-        self._thread = threading.Thread(target=self._server.serve_forever, name="registry-simulator", daemon=True)
+        self._thread = threading.Thread(
+            target=self._server.serve_forever, args=(0.02,), name="registry-simulator", daemon=True
+        )
         self._thread.start()
 
     def __enter__(self) -> RegistrySimulator:
@@ -299,7 +301,9 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         simulator = self.simulator
         if self.command == "POST":
             fields = dict(urllib.parse.parse_qsl(body.decode()))
-            allowed = fields.get("grant_type") == "refresh_token" and fields["refresh_token"] in simulator.refresh_tokens
+            allowed = (
+                fields.get("grant_type") == "refresh_token" and fields["refresh_token"] in simulator.refresh_tokens
+            )
         else:
             fields = dict(urllib.parse.parse_qsl(urllib.parse.urlsplit(self.path).query))
             allowed = simulator.anonymous if "Authorization" not in self.headers else self._basic_user() is not None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import threading
 from collections.abc import Callable, Mapping
@@ -180,7 +181,9 @@ class Session:
             if request is not None:
                 self._load(endpoint, login)
                 request = login.flow.ahead(scope, self.clock.monotonic()) or request
-                self._fetch_token(endpoint, login, request, scope)
+                # Refused a token, this request may still need none: its own answer decides.
+                with contextlib.suppress(RegistryDenied):
+                    self._fetch_token(endpoint, login, request, scope)
             return login.flow.header(scope, self.clock.monotonic())
 
     def _answer(

@@ -34,7 +34,7 @@ class Transport:
     def __init__(self, settings: RegistrySettings, endpoints: Endpoints) -> None:
         self._settings = settings
         self._endpoints = endpoints
-        self._pools: dict[tuple[TlsFiles, str], urllib3.PoolManager] = {}
+        self._pools: dict[tuple[TlsFiles | None, str], urllib3.PoolManager] = {}
         self._lock = threading.Lock()
         self._timeout = urllib3.Timeout(connect=settings.connect_seconds, read=settings.read_seconds)
 
@@ -83,7 +83,7 @@ class Transport:
         self, method: str, url: str, headers: Mapping[str, str], tls: TlsFiles, body: bytes | None
     ) -> urllib3.BaseHTTPResponse:
         host = urlsplit(url).netloc
-        pool = self._pool(tls, self._proxy(url))
+        pool = self._pool(tls if url.startswith("https") else None, self._proxy(url))
         try:
             return pool.request(
                 method,
@@ -111,15 +111,15 @@ class Transport:
             return ""
         return urllib.request.getproxies_environment().get(parts.scheme, "")
 
-    def _pool(self, tls: TlsFiles, proxy: str) -> urllib3.PoolManager:
+    def _pool(self, tls: TlsFiles | None, proxy: str) -> urllib3.PoolManager:
         with self._lock:
             pool = self._pools.get((tls, proxy))
             if pool is None:
                 pool = self._pools[tls, proxy] = self._new_pool(tls, proxy)
             return pool
 
-    def _new_pool(self, tls: TlsFiles, proxy: str) -> urllib3.PoolManager:
-        context = tls_context(tls)
+    def _new_pool(self, tls: TlsFiles | None, proxy: str) -> urllib3.PoolManager:
+        context = None if tls is None else tls_context(tls)
         size = self._settings.connections_per_host
         if proxy:
             return urllib3.ProxyManager(proxy, maxsize=size, ssl_context=context)
