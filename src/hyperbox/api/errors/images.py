@@ -155,6 +155,17 @@ class MergedViewNeeded(HyperBoxError):
     remedy = "Nothing has to be done: the layer stays as it is."
 
 
+class FolderNotCompactable(HyperBoxError):
+    """A folder holds something that a layer image cannot say."""
+
+    code = "HB-IMAGE-132"
+    exit_code = ExitCode.UNSUPPORTED
+    http_status = 501
+    grpc_status = GrpcStatus.FAILED_PRECONDITION
+    template = "{path} cannot be compacted: {reason}"
+    remedy = "Nothing has to be done: the layer stays as it is and works as before."
+
+
 class ErofsMalformed(HyperBoxError):
     """A layer's metadata image is damaged, hostile, or of a kind that HyperBox does not write."""
 
