@@ -11,9 +11,10 @@ What is guaranteed:
   again or has the layer pulled again. What is older was synced by the checkpoint and is trusted (`verify` checks it).
 
 A file's age is its ctime, which every link and rename renews. A folder's mtime is renewed by each name that it gains,
-in the same journal transaction (ext4, xfs, btrfs), so in folders that gained none since the checkpoint the names are
-listed (to see what layers miss) but no object is looked at: some milliseconds when nothing is young. A clock that was set back is noticed when a lease begins and moves the checkpoint back
-with it; beyond that, `SLACK` covers the coarse clock that the kernel stamps files with.
+in the same journal transaction (ext4, xfs, btrfs). So in folders that gained none since the checkpoint the names are
+listed (to see what layers miss) but no object is looked at: milliseconds when nothing is young. A clock that was set
+back is noticed when a lease begins and moves the checkpoint back with it; beyond that, `SLACK` covers the coarse
+clock that the kernel stamps files with.
 """
 
 from __future__ import annotations
