@@ -44,6 +44,7 @@ class Store:
         self._checkpointing: Final = threading.Lock()
         self._statistics: Final = statistics.Counter(self.layers)
         self._closed = False
+        self._dirty = False
 
     @classmethod
     def open(
@@ -97,7 +98,13 @@ class Store:
 
     # --- use
 
+    @property
+    def dirty(self) -> bool:
+        """Whether something may have been written since the last checkpoint."""
+        return self._dirty
+
     def _notice_clock(self) -> None:
+        self._dirty = True
         # A clock that was set back would make new files look older than the checkpoint (see `recovery`).
         now = time.time_ns()
         if now < self._checkpoint_ns:
@@ -112,6 +119,7 @@ class Store:
         """
         with self._checkpointing:
             now = time.time_ns()
+            self._dirty = bool(self.objects.leases())  # who holds a lease may write at any moment
             linux.syncfs(self.state)
             generation = int(self.catalogue.meta.get("generation") or 0) + 1
             self.catalogue.meta.set(checkpoint=now, generation=generation)
