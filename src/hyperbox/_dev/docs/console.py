@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 from typing import Final
 
 from hyperbox._dev.docs.fences import Fence, PageError
-from hyperbox._dev.docs.matching import difference, matches, updated
+from hyperbox._dev.docs.matching import ANY_LINES, difference, matches, updated
 
 COMMAND: Final = "$ "
 CONTINUATION: Final = "> "
@@ -88,7 +88,7 @@ def complaint(step: Step, printed: list[str], status: int) -> str | None:
     if not same:
         parts.append("- the page, + printed:")
         parts.append(difference(step.output, printed))
-    elif printed:
+    if printed and (same or ANY_LINES in step.output):  # a difference beside `...` may not show what it swallowed
         parts.append("it printed:\n" + "\n".join(f"  {line}" for line in printed))
     return "\n".join(parts)
 

@@ -7,7 +7,6 @@ A fence's info string is a language and attributes in quotes, the form that the 
 from __future__ import annotations
 
 import re
-import textwrap
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -88,9 +87,14 @@ def _fences(page: Path, text: str, needs: tuple[str, ...]) -> Iterator[Fence]:
         if number == len(lines):
             raise PageError(f"{page}:{start}: the fence is not closed")
         language, options = parse_info(match["info"])
-        body = textwrap.dedent("".join(f"{line}\n" for line in lines[start:number]))
+        body = "".join(f"{_unindent(line, match['indent'])}\n" for line in lines[start:number])
         yield Fence(page, start, language, options, body, needs, match["indent"])
         number += 1
+
+
+def _unindent(line: str, indent: str) -> str:
+    """Take the fence's own indentation off a line that has it; a line with less loses what it has."""
+    return line.removeprefix(indent) if line.startswith(indent) else line.lstrip(" \t")
 
 
 def parse_info(info: str) -> tuple[str, dict[str, str]]:

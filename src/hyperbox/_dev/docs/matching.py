@@ -14,6 +14,10 @@ from typing import Final, Literal, NamedTuple
 ANY_LINES: Final = "..."
 ANY_TEXT: Final = "[..]"
 
+_MISSING: Final = 2
+"""Cost of a promised line that is missing; an unpromised one costs 1. So a changed line shows as changed even where a
+`...` nearby could have swallowed its new form together with its neighbours."""
+
 
 class Aligned(NamedTuple):
     """One line of an alignment: kept, promised but missing (`-`), or printed but not promised (`+`)."""
@@ -44,7 +48,7 @@ def align(promised: Sequence[str], printed: Sequence[str]) -> list[Aligned]:
         elif i < len(promised) and j < len(printed) and here == costs[i + 1][j + 1] and _same(promised[i], printed[j]):
             aligned.append(Aligned(" ", promised[i]))
             i, j = i + 1, j + 1
-        elif i < len(promised) and here == 1 + costs[i + 1][j]:
+        elif i < len(promised) and here == _MISSING + costs[i + 1][j]:
             aligned.append(Aligned("-", promised[i]))
             i += 1
         else:
@@ -64,12 +68,12 @@ def _costs(promised: Sequence[str], printed: Sequence[str]) -> list[list[int]]:
     costs[rows] = list(range(columns, -1, -1))
     for i in range(rows - 1, -1, -1):
         any_lines = promised[i].strip() == ANY_LINES
-        costs[i][columns] = costs[i + 1][columns] + (0 if any_lines else 1)
+        costs[i][columns] = costs[i + 1][columns] + (0 if any_lines else _MISSING)
         for j in range(columns - 1, -1, -1):
             if any_lines:
                 costs[i][j] = min(costs[i + 1][j], costs[i][j + 1])
                 continue
-            best = 1 + min(costs[i + 1][j], costs[i][j + 1])
+            best = min(_MISSING + costs[i + 1][j], 1 + costs[i][j + 1])
             if costs[i + 1][j + 1] < best and line_matches(promised[i], printed[j]):
                 best = costs[i + 1][j + 1]
             costs[i][j] = best

@@ -11,7 +11,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Final, Self
 
-from hyperbox._dev.docs.capabilities import PROVIDERS, Provider
+from hyperbox._dev.docs.capabilities import PROVIDERS, CapabilityAbsent, Provider
 from hyperbox._dev.docs.console import Step, complaint, parse_steps, update
 from hyperbox._dev.docs.fences import Fence
 from hyperbox._dev.docs.session import CommandTimeout, Session, SessionEnded
@@ -38,6 +38,7 @@ class PageRun(AbstractContextManager["PageRun"]):
         self._examples = examples
         self._providers = providers
         self._started: set[str] = set()
+        self._absent: dict[str, CapabilityAbsent] = {}
         self._stack = ExitStack()
         self._session: Session | None = None
         self.failed = ""
@@ -70,11 +71,22 @@ class PageRun(AbstractContextManager["PageRun"]):
         }
 
     def provide(self, needs: tuple[str, ...]) -> None:
-        """Start what is needed and not running yet, and tell the shell where it is."""
+        """Start what is needed and not running yet, and tell the shell where it is.
+
+        Raises:
+            CapabilityAbsent: This machine lacks something; found out once for the page.
+            ProviderFailed: Something did not start.
+        """
         for need in needs:
             if need not in self._providers or need in self._started:
                 continue
-            variables = self._stack.enter_context(self._providers[need](self._folder))
+            if need in self._absent:
+                raise self._absent[need]
+            try:
+                variables = self._stack.enter_context(self._providers[need](self._folder))
+            except CapabilityAbsent as error:
+                self._absent[need] = error
+                raise
             self._started.add(need)
             for name, value in variables.items():
                 quoted = value.replace("'", "'\\''")
@@ -90,6 +102,7 @@ class PageRun(AbstractContextManager["PageRun"]):
 
         Raises:
             BlockFailed: Output or exit status of a command differs from the page, or it did not end.
+            CapabilityAbsent: This machine lacks something that the block needs.
         """
         try:
             for step in parse_steps(fence):
@@ -97,6 +110,8 @@ class PageRun(AbstractContextManager["PageRun"]):
                 difference = complaint(step, printed, status)
                 if difference is not None:
                     raise BlockFailed(f"{fence.page}:{step.line}\n{difference}")
+        except CapabilityAbsent:
+            raise
         except BaseException:
             self.failed = self.failed or str(fence)
             raise

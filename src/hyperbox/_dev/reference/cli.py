@@ -9,10 +9,11 @@ from hyperbox._dev.reference.markdown import anchor, code, heading, page, table
 
 
 def command_list() -> list[Command]:
-    """All commands and groups of `hyperbox`, groups before their commands."""
+    """All commands and groups of `hyperbox`, groups before their commands, and the daemon's own command."""
     from hyperbox.cli.app import app
+    from hyperbox.daemon.main import app as daemon
 
-    return list(commands(app, ("hyperbox",)))
+    return [*commands(app, ("hyperbox",)), *commands(daemon, ("hyperboxd",))]
 
 
 def cli_page() -> str:
@@ -48,7 +49,7 @@ def _place(parameter: Parameter) -> str:
 
 def _command(command: Command) -> str:
     parts = [
-        heading(min(len(command.path) + 1, 3), command.name, anchor(*command.path)),
+        heading(2 if command.group or len(command.path) == 1 else 3, command.name, anchor(*command.path)),
         command.help,
         f"```text\n{usage(command)}\n```",
         _table("Argument", (p for p in command.parameters if not p.option)),

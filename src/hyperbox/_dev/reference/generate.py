@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Final
 
+from hyperbox._dev.docs import DOCS
 from hyperbox._dev.reference import openapi
 from hyperbox._dev.reference.cli import cli_page
 from hyperbox._dev.reference.errors import errors_page, exit_codes_page
@@ -31,7 +32,7 @@ FILES: Final[Mapping[str, Callable[[], str]]] = {
 
 def default_folder() -> Path:
     """Give docs/reference of the source tree that this package lies in."""
-    return Path(__file__).resolve().parents[4] / "docs" / "reference"
+    return DOCS / "reference"
 
 
 def write(folder: Path) -> list[str]:
