@@ -20,6 +20,8 @@ _RECIPE = 1  # raise when the way of unpacking changes
 _PROGRAMS = ("usr/bin", "usr/sbin", "usr/libexec/docker/cli-plugins")
 _LIBRARIES = "usr/lib/x86_64-linux-gnu"
 
+_PERL = ("usr/share/perl/5.*", "usr/share/perl5", f"{_LIBRARIES}/perl/5.*", f"{_LIBRARIES}/perl5/5.*")
+
 
 @dataclass(frozen=True)
 class Release:
@@ -69,6 +71,9 @@ class Toolbox:
         libraries = self.folder / "machine" / _LIBRARIES
         if libraries.is_dir():
             env["LD_LIBRARY_PATH"] = str(libraries)
+        modules = [str(path) for place in _PERL for path in sorted((self.folder / "machine").glob(place))]
+        if modules:
+            env["PERL5LIB"] = ":".join(modules)
         return env
 
 

@@ -16,6 +16,7 @@ import shutil
 import signal
 import socket
 import subprocess
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -86,6 +87,20 @@ def remove_cgroup(name: str) -> None:
         for folder, _, _ in os.walk(top, topdown=False):
             with contextlib.suppress(OSError):
                 os.rmdir(folder)
+
+
+@contextlib.contextmanager
+def _uninterrupted() -> Iterator[None]:
+    """Let an impatient second Ctrl-C wait until what is going on has ended."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = {number: signal.signal(number, signal.SIG_IGN) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 class Child:
@@ -187,12 +202,13 @@ class Run:
             return
         self._closed = True
         failure: BaseException | None = None
-        for closer in reversed(self._closers):
-            try:
-                closer()
-            except (OSError, LabError, subprocess.SubprocessError) as error:
-                failure = failure or error
-        _erase(self.home, self.data)
+        with _uninterrupted():
+            for closer in reversed(self._closers):
+                try:
+                    closer()
+                except (OSError, LabError, subprocess.SubprocessError) as error:
+                    failure = failure or error
+            _erase(self.home, self.data)
         if failure:
             raise failure
 

@@ -38,6 +38,8 @@ ln -s /proc/self/fd $M/dev/fd
 mkdir $M/dev/shm $M/dev/pts
 mount --bind {lists} $M/var/lib/apt/lists
 mount --bind {archives} $M/var/cache/apt/archives
+mount -o remount,bind,ro $M/var/lib/apt/lists
+mount -o remount,bind,ro $M/var/cache/apt/archives
 mount --bind {script} $M/tmp
 chroot $M /bin/sh -eu /tmp/script
 """
@@ -49,7 +51,7 @@ printf '#!/bin/sh\\nexit 101\\n' > /usr/sbin/policy-rc.d
 chmod 755 /usr/sbin/policy-rc.d
 {before}
 apt-get -qq -y --no-install-recommends -o DPkg::Options::=--force-unsafe-io -o APT::Keep-Downloaded-Packages=true \\
-  -o Dpkg::Use-Pty=0 install {packages} </dev/null
+  -o Dpkg::Use-Pty=0 -o Debug::NoLocking=true -o APT::Sandbox::User=root install {packages} </dev/null
 rm -f /usr/sbin/policy-rc.d /var/cache/apt/*.bin /var/cache/ldconfig/aux-cache
 """
 

@@ -202,6 +202,7 @@ RECIPES = (
     ),
     Recipe(
         "jre", "v1", Probe("http", "java 17"), _JRE, ("default-jre-headless", "rhino"),
+        before="mkdir -p /usr/share/man/man1",  # its alternatives have pages there, which slim leaves out
         app=_file("/srv/app/server.js", _RHINO), port=8080,
         entrypoint=("java", "-cp", "/usr/share/java/js.jar", "org.mozilla.javascript.tools.shell.Main",
                     "/srv/app/server.js"),
