@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Mapping
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -29,27 +30,40 @@ def _blocks() -> Iterator[object]:
                 marks += [pytest.mark.root] if {"root", "daemon", "lab"} & set(fence.needs) else []
                 marks += [pytest.mark.engine] if "lab" in fence.needs else []
                 name = f"{page.relative_to(REPOSITORY).as_posix()}:{fence.line}"
-                yield pytest.param(page, fence, id=name, marks=marks)
+                yield pytest.param(fence, id=name, marks=marks)
 
 
-class _Page:
-    """A running page, and what `--update-examples` will write into it."""
+class _Pages:
+    """The page that runs now; asking for another one ends it and begins that."""
 
-    def __init__(self, page: Path, run: PageRun) -> None:
-        self.page = page
-        self.run = run
+    def __init__(self, folders: pytest.TempPathFactory, providers: Mapping[str, Provider]) -> None:
+        self._folders = folders
+        self._providers = providers
+        self._page: Path | None = None
+        self._stack = ExitStack()
+        self.run: PageRun
         self.updates: list[tuple[Fence, str]] = []
+
+    def begin(self, page: Path) -> None:
+        if page != self._page:
+            self.end()
+            folder = self._folders.mktemp("page")
+            self.run = self._stack.enter_context(PageRun(folder, examples=EXAMPLES, providers=self._providers))
+            self._page = page
+
+    def end(self) -> None:
+        self._stack.close()
+        if self._page is not None and self.updates:
+            self._page.write_text(rewrite(self._page.read_text(), self.updates))
+        self.updates.clear()
+        self._page = None
 
 
 @pytest.fixture(scope="module")
-def page(
-    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, providers: Mapping[str, Provider]
-) -> Iterator[_Page]:
-    with PageRun(tmp_path_factory.mktemp("page"), examples=EXAMPLES, providers=providers) as run:
-        here = _Page(request.param, run)
-        yield here
-    if here.updates:
-        here.page.write_text(rewrite(here.page.read_text(), here.updates))
+def pages(tmp_path_factory: pytest.TempPathFactory, providers: Mapping[str, Provider]) -> Iterator[_Pages]:
+    running = _Pages(tmp_path_factory, providers)
+    yield running
+    running.end()
 
 
 def _skip(fence: Fence, reason: str) -> None:
@@ -58,20 +72,21 @@ def _skip(fence: Fence, reason: str) -> None:
     pytest.skip(reason)
 
 
-@pytest.mark.parametrize(("page", "fence"), list(_blocks()), indirect=["page"])
-def test_block(page: _Page, fence: Fence, request: pytest.FixtureRequest) -> None:
+@pytest.mark.parametrize("fence", list(_blocks()))
+def test_block(pages: _Pages, fence: Fence, request: pytest.FixtureRequest) -> None:
     reason = absent(fence.needs)
     if reason:
         _skip(fence, reason)
-    if page.run.failed:
-        pytest.skip(f"{page.run.failed} failed, and the page is one story")
+    pages.begin(fence.page)
+    if pages.run.failed:
+        pytest.skip(f"{pages.run.failed} failed, and the page is one story")
     try:
         if request.config.getoption("update_examples"):
-            body = render(page.run.record(fence))
+            body = render(pages.run.record(fence))
             if body != fence.body:
-                page.updates.append((fence, body))
+                pages.updates.append((fence, body))
         else:
-            page.run.run(fence)
+            pages.run.run(fence)
     except CapabilityAbsent as error:
         _skip(fence, str(error))
     except (BlockFailed, ProviderFailed) as error:
