@@ -10,8 +10,9 @@ from __future__ import annotations
 
 import contextlib
 import os
+import tempfile
 import threading
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
 from pathlib import Path
 
 from hyperbox.api.errors.linux import NotMounted
@@ -62,6 +63,16 @@ class AssembledMounts:
             self._made.clear()
             for name in sorted(os.listdir(self._root)):
                 _unmount(self._root / name)
+
+    @contextlib.contextmanager
+    def temporary(self, overlay: Overlay) -> Iterator[str]:
+        """Have an overlay mounted for a while."""
+        point = Path(tempfile.mkdtemp(prefix="t-", dir=self._root))
+        try:
+            _mount(point, overlay)
+            yield str(point)
+        finally:
+            _unmount(point)
 
     def sweep(self, known: Collection[int]) -> None:
         """Unmount what belongs to no known snapshot, and clones that a crash left."""

@@ -17,14 +17,22 @@ from typing import TYPE_CHECKING, Final
 from hyperbox.api.errors.base import HyperBoxError
 from hyperbox.api.errors.snapshotter import CompactionFailed
 from hyperbox.api.events import COMPACTION_FAILED, LAYER_COMPACTED
+from hyperbox.images import erofs
+from hyperbox.images.walk import FolderContent, needs_merged_view, walk_folder
+from hyperbox.linux import mountinfo
+from hyperbox.snapshotter.keeping import names_folder
 from hyperbox.snapshotter.model import LABEL_TARGET, Kind, Snapshot
 from hyperbox.snapshotter.worker import Worker
+from hyperbox.store import Lease
 
 if TYPE_CHECKING:
     from hyperbox.snapshotter.service import Snapshotter
 
 FAILED: Final = "compaction_failed"
 """Member of `Snapshot.extra`: why a layer is still a folder."""
+
+_AGAIN: Final = 30.0
+"""Seconds until a folder that is still mounted for writing is looked at again."""
 
 
 class Compactor:
@@ -59,7 +67,46 @@ class Compactor:
         return snapshot
 
     def _compact(self, snapshot: Snapshot) -> None:
-        raise NotImplementedError
+        service, began = self._service, time.monotonic()
+        # Its files become objects by hard link, so nobody may be able to write them any more.
+        if names_folder(mountinfo(), str(service.folders.root), snapshot.id, writable=True):
+            self._worker.submit(f"compact {snapshot.id}", lambda: self._attempt(snapshot.id), delay=_AGAIN)
+            return
+        with service.store.objects.lease(f"compaction of snapshot {snapshot.id}") as lease:
+            content = self._read(snapshot, lease)
+            if content.new_bytes + content.known_bytes < self._minimum:
+                return
+            record = service.store.layers.add(
+                erofs.build(content.tree),
+                content.tree.objects(),
+                entries=len(content.tree),
+                size=content.new_bytes + content.known_bytes + content.inline_bytes,
+                source="compacted",
+                chain_id=snapshot.labels.get(LABEL_TARGET),
+            )
+            if not self._switch(snapshot.id, record.layer_id):
+                return
+        seconds = round(time.monotonic() - began, 3)
+        service.observer.event(
+            LAYER_COMPACTED, snapshot=snapshot.name, layer=record.layer_id, shared=content.known_bytes, seconds=seconds
+        )
+        service.keeping.poke()
+
+    def _read(self, snapshot: Snapshot, lease: Lease) -> FolderContent:
+        folder = self._service.folders.fs(snapshot.id)
+        if not needs_merged_view(folder):
+            return walk_folder(folder, lease)
+        with self._service.merged(snapshot) as view:
+            return walk_folder(folder, lease, merged=view)
+
+    def _switch(self, identity: int, layer: str) -> bool:
+        with self._service.lock:
+            snapshot = self._candidate(identity)
+            if snapshot is None:  # removed meanwhile
+                return False
+            extra = {**self._service.keeping.note(snapshot), FAILED: None}
+            self._service.persist(self._service.machine.amend(snapshot.name, layer=layer, extra=extra))
+        return True
 
     def _keep(self, snapshot: Snapshot, code: str, reason: str) -> None:
         with self._service.lock:
@@ -68,6 +115,3 @@ class Compactor:
                 return
             self._service.persist(self._service.machine.amend(now.name, extra={FAILED: f"{code}: {reason}"}))
         self._service.observer.event(COMPACTION_FAILED, snapshot=snapshot.name, code=code, reason=reason)
-
-
-__all__ = ["LABEL_TARGET", "LAYER_COMPACTED", "Compactor", "time"]

@@ -21,6 +21,9 @@ if TYPE_CHECKING:
 KEPT: Final = "folder"
 """Member of `Snapshot.extra` while the folder of a compacted layer is still there."""
 
+_SOON: Final = 1.0
+"""Seconds in which folders gather that can go together: a sweep waits for the disk."""
+
 _AGAIN: Final = 30.0
 """Seconds until a folder that only the mount table held is looked at again."""
 
@@ -44,21 +47,19 @@ class FolderKeeping:
     def poke(self) -> None:
         """A snapshot went: see soon whether a folder can go, too."""
         if self._waiting():
-            self._worker.submit("folders", self.sweep)
+            self._worker.submit("folders", self.sweep, delay=_SOON)
 
     def sweep(self) -> None:
         """Remove the folders that nothing uses."""
-        waiting = self._waiting()
+        waiting = [snapshot for snapshot in self._waiting() if not self._has_users(snapshot)]
         mounts = mountinfo() if waiting else []
-        again = False
-        for snapshot in waiting:
-            if self._has_users(snapshot):
-                continue
-            if names_folder(mounts, str(self._service.folders.root), snapshot.id):
-                again = True
-                continue
+        free = [s for s in waiting if not names_folder(mounts, str(self._service.folders.root), s.id)]
+        if free:
+            # What the folders hold is in objects now, maybe only in memory: a power loss must not find neither.
+            self._service.store.checkpoint()
+        for snapshot in free:
             self._drop(snapshot)
-        if again:
+        if len(free) < len(waiting):
             self._worker.submit("folders", self.sweep, delay=_AGAIN)
 
     def _waiting(self) -> list[Snapshot]:
@@ -83,21 +84,23 @@ class FolderKeeping:
         self._service.folders.remove(snapshot.id)
 
 
-def names_folder(mounts: Iterable[MountEntry], root: str, identity: int) -> bool:
-    """Whether a mount shows or overlays the folder `root/<identity>/fs`.
+def names_folder(mounts: Iterable[MountEntry], root: str, identity: int, *, writable: bool = False) -> bool:
+    """Whether a mount shows or overlays the folder `root/<identity>/fs`; with `writable`, in a way that can write it.
 
     containerd shortens long lists of layers by mounting with relative names from their common folder, so the end of a
     name decides. Other mounts may be taken for ours that way; then a folder only stays longer.
     """
     tail = f"{identity}/fs"
     full = f"{root}/{tail}"
+    keys = ("upperdir",) if writable else _LAYER_OPTIONS
     for entry in mounts:
-        if entry.root.endswith(f"/snapshots/{tail}") or entry.target.startswith(f"{full}/"):
+        shown = entry.root.endswith(f"/snapshots/{tail}") or entry.target.startswith(f"{full}/")
+        if shown and not (writable and "ro" in entry.options):
             return True
         if entry.fstype != "overlay":
             continue
         for option in entry.super_options:
             key, _, value = option.partition("=")
-            if key in _LAYER_OPTIONS and any(p == tail or p.endswith(f"/{tail}") for p in value.split(":")):
+            if key in keys and any(p == tail or p.endswith(f"/{tail}") for p in value.split(":")):
                 return True
     return False

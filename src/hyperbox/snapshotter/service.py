@@ -13,7 +13,7 @@ import contextlib
 import os
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final, Literal
 
@@ -29,7 +29,7 @@ from hyperbox.snapshotter.layers import LayerMounts
 from hyperbox.snapshotter.machine import Change, Machine
 from hyperbox.snapshotter.model import LABEL_TARGET, Kind, Mount, Snapshot, Usage
 from hyperbox.snapshotter.observer import Observer, Silent
-from hyperbox.snapshotter.options import Lower, bind_mount, compose
+from hyperbox.snapshotter.options import COMPOSED_OPTIONS, Lower, Overlay, bind_mount, compose
 from hyperbox.snapshotter.remote import LayerProvider, RemoteLayers, layer_request
 from hyperbox.snapshotter.rows import load_snapshots, write_change
 from hyperbox.snapshotter.worker import Worker
@@ -199,6 +199,18 @@ class Snapshotter:
             self._folders.remove(identity)
         self._keeping.poke()
 
+    def settle(self, timeout: float) -> bool:
+        """Wait until no background work is due; whether it came to that within `timeout` seconds."""
+        return self._worker.drain(timeout)
+
+    def pending_compactions(self) -> int:
+        """Return how many jobs (compactions and removals of old folders) wait or run."""
+        return self._worker.pending()
+
+    def mounted_layers(self) -> frozenset[str]:
+        """Return the ids of the layers that are mounted now: their objects may be opened at any moment."""
+        return self._layers.mounted()
+
     def close(self) -> None:
         """End background work and unmount everything; a second call does nothing. Containers keep what they have."""
         with self._lock:
@@ -277,6 +289,15 @@ class Snapshotter:
             return self._layers.ensure(snapshot.layer)
         except LayerNotFound as error:
             raise SnapshotDamaged(key=snapshot.name, reason=error.message) from error
+
+    @contextlib.contextmanager
+    def merged(self, snapshot: Snapshot) -> Iterator[str]:
+        """Have a folder mounted read-only over the layers below it, as its containers see it."""
+        with self._lock:
+            chain = self._machine.chain(snapshot)
+        lowers = (self._folders.fs(snapshot.id), *(self.lower(layer).path for layer in chain))
+        with self._assembled.temporary(Overlay(lowers, (self._objects,), None, None, COMPOSED_OPTIONS)) as point:
+            yield point
 
     def _provide(
         self, key: str, parent: str, target: str, labels: Mapping[str, str], wanted: Callable[[], bool]
