@@ -61,7 +61,7 @@ def rootfs(store: Store, tmp_path: Path) -> Iterator[Path]:
 
 def test_an_ordinary_user_reads_and_executes_what_only_root_can_reach(store: Store, rootfs: Path) -> None:
     [digest] = store.layers.objects_of(store.layers.list()[0].layer_id)
-    direct = ["cat", store.objects.path(digest)]
+    direct: list[str | Path] = ["cat", store.objects.path(digest)]
     refused = subprocess.run(direct, check=False, user=NOBODY, group=NOBODY, capture_output=True)
     assert b"Permission denied" in refused.stderr
     done = subprocess.run([rootfs / "script"], check=True, user=NOBODY, group=NOBODY, capture_output=True)

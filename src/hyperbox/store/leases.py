@@ -46,7 +46,8 @@ class Lease:
             self._live = False
             self._objects.release(self)
 
-    def _check(self) -> None:
+    def ensure_live(self) -> None:
+        """Raises `LeaseReleased` after the end of the lease."""
         if not self._live:
             raise LeaseReleased(purpose=self.purpose)
 
@@ -56,7 +57,7 @@ class Lease:
         A present file of another size is hashed: damaged, it goes to quarantine and the answer is False; sound, the
         claim is wrong and `ObjectSizeMismatch` is raised (a hostile table of contents must not evict good objects).
         """
-        self._check()
+        self.ensure_live()
         info = self._objects.hold(self.held, digest)
         if info is None:
             return False
@@ -74,7 +75,7 @@ class Lease:
         of bytes. Not synced: see `StagedFile` for what survives. Raises `StoreFull`, `StoreWriteFailed`; nothing
         half-written is visible.
         """
-        self._check()
+        self.ensure_live()
         if digest is None:
             digest = hashlib.sha256(data).digest()
         if self.take(digest, len(data)):
@@ -87,7 +88,7 @@ class Lease:
 
     def writer(self, size_hint: int = 0) -> ObjectWriter:
         """Begin an object that comes in pieces. Raises `StoreFull` at once when a large `size_hint` cannot fit."""
-        self._check()
+        self.ensure_live()
         if size_hint >= _ASK_FOR_SPACE:
             space = os.statvfs(self._ingest)
             if space.f_bavail * space.f_frsize < size_hint:
@@ -101,7 +102,7 @@ class Lease:
         and mode stay as they are; overlayfs takes only bytes from an object. Raises `ObjectSizeMismatch`,
         `ObjectDigestMismatch`, `StoreFull`, `StoreWriteFailed`.
         """
-        self._check()
+        self.ensure_live()
         source = os.fspath(path)
         if self._objects.link(source, digest, size, self.held):
             return
@@ -156,7 +157,7 @@ class ObjectWriter:
 
         With `expected`, content of another digest is dropped and `ObjectDigestMismatch` raised.
         """
-        self._lease._check()
+        self._lease.ensure_live()
         digest = self._hash.digest()
         if expected is not None and digest != expected:
             self.abort()

@@ -205,10 +205,13 @@ class ObjectStore:
     def quarantine(self, digest: bytes) -> Path | None:
         """Move a damaged object out of every mount's sight: opens of it fail from now on and never read wrong bytes.
 
-        Returns where it is now, None when it was gone.
+        Hashed once more under the folder's lock, since another thread may have put a good one in its place. Returns
+        where the damaged one is now, None when there is none.
         """
         target = self.quarantine_folder / f"{digest.hex()}.{time.time_ns()}"
         with self._locks[digest[0]]:
+            if self.check(digest):
+                return None
             try:
                 os.rename(self.name(digest), target)
             except FileNotFoundError:
