@@ -75,7 +75,10 @@ def test_layers_carry_what_an_overlay_upper_has(tmp_path: Path) -> None:
     os.link(tree / "dir" / long, tree / "hard")
     os.symlink("dir/" + long, tree / "soft")
     os.mkfifo(tree / "fifo")
-    os.mknod(tree / "gone", 0o020600, os.makedev(0, 0))
+    try:
+        os.mknod(tree / "gone", 0o020600, os.makedev(0, 0))
+    except PermissionError:
+        pytest.skip("the temporary folder's file system cannot have whiteouts (it is an overlay itself)")
     os.mknod(tree / "null", 0o020666, os.makedev(1, 3))
     os.setxattr(tree / "hard", "security.capability", b"\x01\x00\x00\x02" + b"\xff\x20\x00\x00" * 4)
     os.setxattr(tree / "dir", "trusted.overlay.opaque", b"y")

@@ -27,6 +27,8 @@ from .home import LabError, LabHome, remove_tree, say
 SOCKETS = Path("/run/hyperbox-lab")
 CGROUP_ROOT = Path("/sys/fs/cgroup")
 _STOP_SECONDS = 15.0
+_SIDE_EFFECTS = ("/run/containerd/s", "/run/containerd/runc", "/run/containerd", "/run/docker/plugins", "/run/docker")
+"""Folders that engines make whatever is configured; removed at the end if they were not there and are empty."""
 
 
 def start_time(pid: int) -> int | None:
@@ -157,6 +159,7 @@ class Run:
         """The name of the top-level cgroup for this run's containers, without a slash."""
         self.data.mkdir(parents=True)
         self.sockets.mkdir(parents=True, mode=0o711)
+        self._absent = [folder for folder in _SIDE_EFFECTS if not os.path.exists(folder)]
         self._processes: list[tuple[int, int]] = []
         self._closers: list[Callable[[], None]] = []
         self._closed = False
@@ -173,6 +176,7 @@ class Run:
             "owner": [os.getpid(), start_time(os.getpid())],
             "sockets": str(self.sockets),
             "cgroup": self.cgroup,
+            "absent": self._absent,
             "processes": self._processes,
         }
         part = self.data / "owner.part"
@@ -259,6 +263,7 @@ def kill_leftovers(run_id: str, sockets: Path, programs: Path) -> None:
 
 
 def _erase(home: LabHome, data: Path) -> None:
+    absent = (_owner(data) or {}).get("absent", [])
     run_id = data.name
     sockets = SOCKETS / run_id
     kill_leftovers(run_id, sockets, home.path("programs"))
@@ -267,9 +272,9 @@ def _erase(home: LabHome, data: Path) -> None:
     remove_cgroup(f"hyperbox-lab-{run_id}")
     remove_tree(sockets)
     remove_tree(data)
-    for folder in (SOCKETS, Path("/run/containerd/s"), Path("/run/containerd/runc"), Path("/run/containerd")):
+    for folder in (*absent, str(SOCKETS)):
         with contextlib.suppress(OSError):
-            folder.rmdir()
+            os.rmdir(folder)
 
 
 def _owner(data: Path) -> dict[str, Any] | None:
