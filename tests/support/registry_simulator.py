@@ -240,7 +240,7 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         super().setup()
         self.simulator = self.server.simulator
 
-    def log_message(self, format: str, *args: Any) -> None:
+    def log_message(self, *args: Any) -> None:
         return
 
     def do_GET(self) -> None:

@@ -250,3 +250,14 @@ class LayerForeign(HyperBoxError):
     grpc_status = GrpcStatus.FAILED_PRECONDITION
     template = "layer {layer} is not distributable ({media_type})"
     remedy = "The engine fetches such a layer from the addresses in its descriptor."
+
+
+class LowerLayersMissing(HyperBoxError):
+    """A layer leaves attributes of its folders to the layers below, and those are not here."""
+
+    code = "HB-REGISTRY-023"
+    exit_code = ExitCode.CONFLICT
+    http_status = 409
+    grpc_status = GrpcStatus.FAILED_PRECONDITION
+    template = "layer {layer} needs the layers below it for its folders, and {lower} is not here"
+    remedy = "The engine unpacks the layer itself. Once the layers below are compacted, HyperBox can provide it."
