@@ -8,11 +8,16 @@ import subprocess
 import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
 from hyperbox._dev.docs import REPOSITORY
-from hyperbox._dev.docs.capabilities import PROVIDERS, CapabilityAbsent, Provider
+from hyperbox._dev.docs.capabilities import PROVIDERS, CapabilityAbsent, Provider, ProviderFailed
+from hyperbox._dev.lab import LabError
+
+if TYPE_CHECKING:
+    from support.lab_fixtures import Lab
 
 
 @pytest.fixture(scope="session")
@@ -33,17 +38,64 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@contextlib.contextmanager
-def lab(folder: Path) -> Iterator[Mapping[str, str]]:
-    """The lab of the tests, as a page's environment."""
-    try:
-        from support.lab_fixtures import page_environment
-    except ImportError as error:
-        raise CapabilityAbsent(f"the lab's fixtures cannot be had: {error}") from None
-    with page_environment(folder) as variables:
-        yield variables
+class LabProvider:
+    """The lab as pages see it: an engine of the page's own on HyperBox, and the session's registry.
+
+    `lab` is set by the test that needs it: only a test can ask for a fixture that may have to be skipped.
+    """
+
+    def __init__(self) -> None:
+        self.lab: Lab | None = None
+        self._number = 0
+
+    def _there(self) -> Lab:
+        assert self.lab is not None, "the test did not ask for the lab"
+        return self.lab
+
+    @contextlib.contextmanager
+    def engine(self, folder: Path, argument: str) -> Iterator[Mapping[str, str]]:
+        """`needs="lab"`: Docker and containerd on a hyperboxd, both for this page alone."""
+        lab = self._there()
+        self._number += 1
+        with contextlib.ExitStack() as stack:
+            try:
+                daemon = stack.enter_context(lab.hyperboxd(f"page{self._number}d"))
+                engine = stack.enter_context(lab.engine(f"page{self._number}", snapshotter=daemon.snapshotter))
+            except LabError as error:
+                raise ProviderFailed(str(error)) from None
+            except pytest.skip.Exception as skipped:
+                raise CapabilityAbsent(str(skipped)) from None
+            wanted = {"PATH", "LD_LIBRARY_PATH"}
+            programs = {
+                name: value
+                for name, value in engine.environment.items()
+                if name in wanted or name.startswith(("DOCKER_", "CONTAINERD_"))
+            }
+            # `hyperbox` itself comes first, as on a machine where it is installed.
+            programs["PATH"] = f"{Path(sys.executable).parent}:{programs['PATH']}"
+            yield {
+                **programs,
+                "REGISTRY": lab.registry.host,
+                "HYPERBOX_SOCKET": str(daemon.api_socket),
+                "HYPERBOX_DAEMON_STATE": str(daemon.state),
+                "HYPERBOX_DAEMON_RUN": str(daemon.run_folder),
+            }
+
+    @contextlib.contextmanager
+    def image(self, folder: Path, argument: str) -> Iterator[Mapping[str, str]]:
+        """`needs="image:nginx"`: the image is in the registry, and `$IMAGE_NGINX` is its reference."""
+        try:
+            _, reference = self._there().image(argument)
+        except pytest.skip.Exception as skipped:
+            raise CapabilityAbsent(str(skipped)) from None
+        yield {f"IMAGE_{argument.upper().replace('-', '_')}": reference}
 
 
 @pytest.fixture(scope="session")
-def providers() -> Mapping[str, Provider]:
-    return {**PROVIDERS, "lab": lab}
+def lab_provider() -> LabProvider:
+    return LabProvider()
+
+
+@pytest.fixture(scope="session")
+def providers(lab_provider: LabProvider) -> Mapping[str, Provider]:
+    return {**PROVIDERS, "lab": lab_provider.engine, "image": lab_provider.image}

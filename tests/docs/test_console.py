@@ -22,13 +22,18 @@ PAGES = {**read_pages(DOCS), README: parse_page(README, README.read_text())}
 BUDGET = Budget.parse((Path(__file__).parent / "skips.toml").read_text())
 
 
+def uses_lab(fence: Fence) -> bool:
+    """Whether a block needs the lab's engine or one of its images."""
+    return any(need == "lab" or need.startswith("image:") for need in fence.needs)
+
+
 def _blocks() -> Iterator[object]:
     for page, fences in PAGES.items():
         for fence in fences:
             if fence.language == "console":
                 marks = [pytest.mark.timeout(600)]
-                marks += [pytest.mark.root] if {"root", "daemon", "lab"} & set(fence.needs) else []
-                marks += [pytest.mark.engine] if "lab" in fence.needs else []
+                marks += [pytest.mark.root] if {"root", "daemon"} & set(fence.needs) or uses_lab(fence) else []
+                marks += [pytest.mark.engine] if uses_lab(fence) else []
                 name = f"{page.relative_to(REPOSITORY).as_posix()}:{fence.line}"
                 yield pytest.param(fence, id=name, marks=marks)
 
@@ -73,11 +78,16 @@ def _skip(fence: Fence, reason: str) -> None:
 
 
 @pytest.mark.parametrize("fence", list(_blocks()))
-def test_block(pages: _Pages, fence: Fence, request: pytest.FixtureRequest) -> None:
+def test_block(pages: _Pages, fence: Fence, lab_provider: object, request: pytest.FixtureRequest) -> None:
     reason = absent(fence.needs)
     if reason:
         _skip(fence, reason)
     pages.begin(fence.page)
+    if uses_lab(fence):
+        try:
+            lab_provider.lab = request.getfixturevalue("lab")
+        except pytest.skip.Exception as skipped:
+            _skip(fence, f"needs lab: {skipped}")
     if pages.run.failed:
         pytest.skip(f"{pages.run.failed} failed, and the page is one story")
     try:

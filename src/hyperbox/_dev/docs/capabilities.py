@@ -22,8 +22,9 @@ from typing import Final
 
 Missing = Callable[[], str]
 """Says why a capability is absent; empty when it is there."""
-Provider = Callable[[Path], AbstractContextManager[Mapping[str, str]]]
-"""Starts what a capability stands for, in the page's folder, and gives the environment variables that lead to it."""
+Provider = Callable[[Path, str], AbstractContextManager[Mapping[str, str]]]
+"""Starts what a capability stands for and gives the environment variables that lead to it. Takes a folder of the page
+and what stands behind the colon of the need (`image:nginx`), empty for most."""
 
 
 class CapabilityAbsent(Exception):
@@ -78,9 +79,11 @@ CAPABILITIES: Final[dict[str, Missing]] = {
     "composed": composed,
     "daemon": daemon,
     "lab": root,
+    "image": root,
     "curl": lambda: program("curl"),
 }
-"""Known capabilities. `lab` (a private engine, registry and daemon) is provided by the tests' fixtures."""
+"""Known capabilities. `lab` (a private engine, registry and daemon) and `image:<name>` (one of the
+lab's images, in that registry) are provided by the tests' fixtures."""
 
 
 def absent(needs: tuple[str, ...]) -> str:
@@ -90,17 +93,19 @@ def absent(needs: tuple[str, ...]) -> str:
         KeyError: A page needs a capability that nobody declares.
     """
     for need in needs:
-        if need not in CAPABILITIES:
+        name = need.partition(":")[0]
+        if name not in CAPABILITIES:
             raise KeyError(f"unknown capability {need!r}; known are {', '.join(sorted(CAPABILITIES))}")
-        reason = CAPABILITIES[need]()
+        reason = CAPABILITIES[name]()
         if reason:
             return f"needs {need}: {reason}"
     return ""
 
 
 @contextlib.contextmanager
-def fresh_daemon(folder: Path) -> Iterator[Mapping[str, str]]:
+def fresh_daemon(folder: Path, argument: str = "") -> Iterator[Mapping[str, str]]:
     """Run a `hyperboxd` with its own state and run folders; `hyperbox` finds it through HYPERBOX_SOCKET."""
+    del argument
     state, run, log = folder / "state", folder / "run", folder / "hyperboxd.log"
     command = [sys.executable, "-m", "hyperbox.daemon.main", "--state", str(state), "--run", str(run)]
     with log.open("wb") as output:

@@ -78,19 +78,20 @@ class PageRun(AbstractContextManager["PageRun"]):
             ProviderFailed: Something did not start.
         """
         for need in needs:
-            if need not in self._providers or need in self._started:
+            name, _, argument = need.partition(":")
+            if name not in self._providers or need in self._started:
                 continue
             if need in self._absent:
                 raise self._absent[need]
             try:
-                variables = self._stack.enter_context(self._providers[need](self._folder))
+                variables = self._stack.enter_context(self._providers[name](self._folder, argument))
             except CapabilityAbsent as error:
                 self._absent[need] = error
                 raise
             self._started.add(need)
-            for name, value in variables.items():
+            for variable, value in variables.items():
                 quoted = value.replace("'", "'\\''")
-                self._shell().run(f"export {name}='{quoted}'")
+                self._shell().run(f"export {variable}='{quoted}'")
 
     def _shell(self) -> Session:
         if self._session is None:

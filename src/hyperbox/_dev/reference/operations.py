@@ -121,8 +121,8 @@ def example(operation: AnyOperation) -> str:
         request = f"'{url}?{query}'" if query else url
     else:
         request = f"--json '{json.dumps(fields)}' {url}"
-    command = f'$ curl --silent --show-error --unix-socket "$HYPERBOX_SOCKET" {request}'
-    return f'```console needs="daemon"\n{command}\n...\n```'
+    command = '$ curl --silent --show-error --unix-socket "$HYPERBOX_SOCKET" \\'
+    return f'```console needs="daemon"\n{command}\n>   {request}\n...\n```'
 
 
 def _message(message: type[BaseModel]) -> str:
