@@ -9,7 +9,8 @@ with HyperBox and without:
 - an entry replaces what has its name, a folder with all it holds; only a folder over a folder is merged;
 - a hard link's header sets the attributes of the inode that it links;
 - `.wh.NAME` hides NAME in the layers below, `.wh..wh..opq` hides everything in its folder there, other names in
-  `.wh..wh.` mean nothing; a 0/0 character device is a whiteout too;
+  `.wh..wh.` mean nothing, nor does what is below them (AUFS kept its own things there); a 0/0 character device is
+  a whiteout too;
 - `trusted.*` xattrs are dropped, and so are namespaces that Linux does not have and `user.*` where no file may
   have it.
 
@@ -89,7 +90,7 @@ class TreeBuilder:
     # --- names
 
     def _place(self, name: bytes) -> tuple[bytes, bytes]:
-        """The parent's path in the tree (made if missing) and the last part of the name; `b""` for the root."""
+        """The parent's path in the tree (made if missing) and the last part of the name; `b""` where there is none."""
         head, _, base = name.rpartition(b"/")
         if base in _DOTS:
             head, _, base = self._clean(name).rpartition(b"/")
@@ -101,8 +102,11 @@ class TreeBuilder:
             raise EntryRefused(path=_shown(name), reason="a NUL in the name")
         parent = self._parents.get(head)
         if parent is None:
+            path = self._clean(head)
+            if path.startswith(_META) or b"/" + _META in path:
+                return b"", b""
             self._count(len(head) + 64)
-            parent = self._directory(self._resolve(self._clean(head), name), name)
+            parent = self._directory(self._resolve(path, name), name)
             self._parents[head] = parent
         return parent, base
 
