@@ -14,10 +14,16 @@ import pytest
 
 from hyperbox._dev.docs import REPOSITORY
 from hyperbox._dev.docs.capabilities import PROVIDERS, CapabilityAbsent, Provider, ProviderFailed
+from hyperbox._dev.docs.update import write_pending
 from hyperbox._dev.lab import LabError
 
 if TYPE_CHECKING:
     from support.lab_fixtures import Lab
+
+
+def pytest_unconfigure() -> None:
+    """Rewrite console blocks last: pytest-examples keeps positions in the pages until the session ends."""
+    write_pending()
 
 
 @pytest.fixture(scope="session")

@@ -15,7 +15,7 @@ from hyperbox._dev.docs.capabilities import CapabilityAbsent, Provider, Provider
 from hyperbox._dev.docs.console import render
 from hyperbox._dev.docs.fences import Fence, parse_page, read_pages
 from hyperbox._dev.docs.run import BlockFailed, PageRun
-from hyperbox._dev.docs.update import rewrite
+from hyperbox._dev.docs.update import PENDING
 
 README = REPOSITORY / "README.md"
 PAGES = {**read_pages(DOCS), README: parse_page(README, README.read_text())}
@@ -47,7 +47,6 @@ class _Pages:
         self._page: Path | None = None
         self._stack = ExitStack()
         self.run: PageRun
-        self.updates: list[tuple[Fence, str]] = []
 
     def begin(self, page: Path) -> None:
         if page != self._page:
@@ -58,9 +57,6 @@ class _Pages:
 
     def end(self) -> None:
         self._stack.close()
-        if self._page is not None and self.updates:
-            self._page.write_text(rewrite(self._page.read_text(), self.updates))
-        self.updates.clear()
         self._page = None
 
 
@@ -94,7 +90,7 @@ def test_block(pages: _Pages, fence: Fence, lab_provider: object, request: pytes
         if request.config.getoption("update_examples"):
             body = render(pages.run.record(fence))
             if body != fence.body:
-                pages.updates.append((fence, body))
+                PENDING.setdefault(fence.page, {})[PAGES[fence.page].index(fence)] = body
         else:
             pages.run.run(fence)
     except CapabilityAbsent as error:

@@ -10,7 +10,7 @@ from hyperbox._dev.docs.checkers import checker_for
 from hyperbox._dev.docs.fences import Fence, parse_page
 from hyperbox._dev.docs.rules import PLAYBOOK_SECTIONS, fence_faults, missing_sections, unknown_names
 from hyperbox._dev.docs.site import section, section_order
-from hyperbox._dev.docs.update import rewrite
+from hyperbox._dev.docs.update import PENDING, rewrite, write_pending
 
 PAGE = Path("page.md")
 
@@ -115,6 +115,15 @@ def test_pages_are_rewritten_in_place() -> None:
     first, second = parse_page(PAGE, text)
     renewed = rewrite(text, [(first, "$ a\nnew\nmore\n"), (second, "$ b\nout\n")])
     assert renewed == ("# T\n\n```console\n$ a\nnew\nmore\n```\n\n- x\n\n  ```console\n  $ b\n  out\n  ```\n\nend\n")
+
+
+def test_pending_bodies_survive_other_changes_of_the_page(tmp_path: Path) -> None:
+    page = tmp_path / "page.md"
+    page.write_text("```python\nx\n#> 1\nmore\n```\n\n```console\n$ a\nnow\n```\n")
+    PENDING[page] = {1: "$ a\nthen\n"}
+    write_pending()
+    assert page.read_text() == "```python\nx\n#> 1\nmore\n```\n\n```console\n$ a\nthen\n```\n"
+    assert not PENDING
 
 
 @given(st.lists(st.sampled_from(["words", "", "```console\n$ a\nb\n```", "    ```text\n    x\n    ```"]), max_size=8))

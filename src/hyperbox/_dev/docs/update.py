@@ -3,8 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from pathlib import Path
+from typing import Final
 
-from hyperbox._dev.docs.fences import Fence
+from hyperbox._dev.docs.fences import Fence, parse_page
+
+PENDING: Final[dict[Path, dict[int, str]]] = {}
+"""New bodies of blocks, by page and by the block's number among the page's fences."""
+
+
+def write_pending() -> None:
+    """Write what is pending. Blocks are found by their number: others may have rewritten the page in the meantime."""
+    for page, bodies in PENDING.items():
+        text = page.read_text(encoding="utf-8")
+        fences = parse_page(page, text)
+        page.write_text(rewrite(text, [(fences[number], body) for number, body in bodies.items()]), encoding="utf-8")
+    PENDING.clear()
 
 
 def rewrite(text: str, bodies: Iterable[tuple[Fence, str]]) -> str:
