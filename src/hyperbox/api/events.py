@@ -30,8 +30,13 @@ DAEMON_DEGRADED = Event(
 RECOVERED = Event(
     "store.recovered",
     "warning",
-    "The last stop was not clean and young objects were hashed again.",
-    (("checked", "objects hashed"), ("quarantined", "objects moved aside")),
+    "After a power loss young objects were hashed again, or objects that layers need are not here.",
+    (
+        ("reason", "how the last daemon ended"),
+        ("checked", "objects hashed"),
+        ("quarantined", "objects moved aside"),
+        ("missing", "objects that layers need and that are fetched again"),
+    ),
 )
 LAYER_PROVIDED = Event(
     "layer.provided",

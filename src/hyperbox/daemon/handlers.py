@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import platform
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -34,6 +34,7 @@ class Parts:
     store: Store
     images: Images
     puller: ImagePuller
+    repair: Callable[[Collection[bytes]], Collection[bytes]]
     events: Events
     health: Callable[[], m.Health]
     pending_compactions: Callable[[], int]
@@ -59,7 +60,7 @@ class Operations:
             "system.doctor": self.doctor,
             "config.show": self.config,
             "event.ls": self.list_events,
-            "image.ls": lambda _: self._parts.images.list(),
+            "image.ls": lambda _: self._parts.images.all(),
             "image.inspect": self.image,
             "image.explain": self.image,
             "image.pull": self.pull,
@@ -122,7 +123,7 @@ class Operations:
     def pull(self, request: m.PullRequest) -> m.ImageDetail:
         """Fetch an image's layers now."""
         pulled = self._parts.puller.pull(request.image)
-        return self._parts.images.detail(pulled.manifest_digest)
+        return self._parts.images.detail(pulled.image.manifest_digest)
 
     def layers(self, _: m.Empty) -> m.LayerList:
         """All layers."""
@@ -186,7 +187,7 @@ class Operations:
 
     def verify(self, request: m.VerifyRequest) -> m.VerifyResult:
         """Hash everything again; with `repair`, fetch damaged layers from where they came."""
-        repair = self._parts.puller.repair if request.repair else None
+        repair = self._parts.repair if request.repair else None
         found = self._store.verify(repair=repair)
         for digest in found.damaged:
             self._parts.events.record(e.OBJECT_QUARANTINED, object=digest.hex())

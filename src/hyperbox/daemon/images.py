@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import platform
 from collections.abc import Callable, Hashable, Iterator
 from dataclasses import dataclass, replace
@@ -41,7 +42,7 @@ class Images:
         self._store = store
         self._engine = engine
 
-    def list(self) -> ImageList:
+    def all(self) -> ImageList:
         """All images of which the engine or the catalogue knows, with at least one layer here."""
         details = self._details()
         rows = [
@@ -66,10 +67,8 @@ class Images:
             ImageUnknown: It is not here.
         """
         wanted = {name}
-        try:
+        with contextlib.suppress(HyperBoxError):  # a digest, or the name of something that was only loaded
             wanted.add(str(parse_reference(name)))
-        except HyperBoxError:
-            pass  # a digest, or the name of something that was only loaded
         for known, detail in self._details():
             if known.name in wanted or known.manifest_digest in wanted:
                 return detail
@@ -116,7 +115,7 @@ class Images:
     def _detail(self, known: _Known, snapshots: dict[str, SnapshotRow]) -> ImageDetail:
         history = {layer.diff_id: layer for layer in known.history}
         layers = [
-            self._layer(index, digest, diff_id, chain, snapshots.get(chain), history.get(diff_id))
+            self._layer(index, (digest, diff_id, chain), snapshots.get(chain), history.get(diff_id))
             for index, (digest, diff_id, chain) in enumerate(
                 zip(known.digests, known.diff_ids, chain_ids(known.diff_ids), strict=False)
             )
@@ -133,12 +132,11 @@ class Images:
     def _layer(
         self,
         index: int,
-        digest: str,
-        diff_id: str,
-        chain: str,
+        names: tuple[str, str, str],
         snapshot: SnapshotRow | None,
         history: LayerHistory | None,
     ) -> ImageLayer:
+        digest, diff_id, chain = names
         record = self._store.layers.find(snapshot.layer_id) if snapshot is not None and snapshot.layer_id else None
         if record is None and snapshot is None:
             record = self._store.layers.by_chain_id(chain) or self._store.layers.by_diff_id(diff_id)

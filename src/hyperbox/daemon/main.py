@@ -38,6 +38,9 @@ def hyperboxd(
     log_level: Annotated[
         str | None, typer.Option(help="debug, info, warning or error (daemon.log_level).", show_default=False)
     ] = None,
+    rebuild_catalogue: Annotated[
+        bool, typer.Option("--rebuild-catalogue", help="Make a new catalogue where the old one is damaged or lost.")
+    ] = False,
     version: Annotated[  # noqa: ARG001 – acted on by its callback
         bool, typer.Option("--version", help="Show the version and end.", callback=_version, is_eager=True)
     ] = False,
@@ -52,7 +55,7 @@ def hyperboxd(
         ("daemon", "log_level"): log_level,
     }
     settings, source = load_settings(config, overrides)
-    run_daemon(settings, source)
+    run_daemon(settings, source, rebuild=rebuild_catalogue)
 
 
 def main() -> None:

@@ -35,7 +35,7 @@ class Supervisor:
         self._stopping = threading.Event()
         self._on_failure = on_failure
 
-    def every(self, name: str, seconds: float, work: Callable[[], None]) -> None:
+    def every(self, name: str, seconds: float, work: Callable[[], object]) -> None:
         """Run `work` each `seconds` and whenever `wake(name)` is called. A failure is kept until the next success."""
         task = _Task(name, threading.Thread(target=self._loop, args=(name, seconds, work), name=name, daemon=True))
         self._tasks[name] = task
@@ -45,7 +45,7 @@ class Supervisor:
         """Let a task run now."""
         self._tasks[name].wake.set()
 
-    def _loop(self, name: str, seconds: float, work: Callable[[], None]) -> None:
+    def _loop(self, name: str, seconds: float, work: Callable[[], object]) -> None:
         task = self._tasks[name]
         while True:
             task.wake.wait(seconds)
@@ -55,7 +55,7 @@ class Supervisor:
                 return
             self._run(task, work)
 
-    def _run(self, task: _Task, work: Callable[[], None]) -> None:
+    def _run(self, task: _Task, work: Callable[[], object]) -> None:
         task.state = "running"
         try:
             work()

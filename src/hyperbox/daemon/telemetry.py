@@ -10,6 +10,8 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, gene
 
 from hyperbox.api import events as e
 from hyperbox.api import metrics as m
+from hyperbox.api.errors.base import HyperBoxError
+from hyperbox.images import PullProgress
 from hyperbox.store import Catalogue
 
 log = structlog.get_logger("hyperbox")
@@ -71,3 +73,49 @@ class Events:
         data = {name: value if isinstance(value, int | float | bool) else str(value) for name, value in fields.items()}
         getattr(log, event.severity)(event.name, **data)
         self._catalogue.events.add(event.name, data)
+
+
+class Watcher:
+    """What the snapshotter and the puller tell, turned into metrics, events and log lines."""
+
+    def __init__(self, events: Events, metrics: Metrics) -> None:
+        self._events = events
+        self._metrics = metrics
+
+    def event(self, event: e.Event, **fields: Any) -> None:
+        """Record an event and count what it stands for."""
+        if event is e.LAYER_DECLINED:
+            self._metrics.count(m.LAYERS_DECLINED, code=str(fields["code"]))
+        elif event is e.LAYER_COMPACTED:
+            self._metrics.count(m.COMPACTIONS, outcome="done")
+        elif event is e.COMPACTION_FAILED:
+            self._metrics.count(m.COMPACTIONS, outcome="failed")
+        self._record(event, fields)
+
+    def call(self, method: str, status: str, seconds: float) -> None:
+        """Count a call of the engine."""
+        self._metrics.count(m.SNAPSHOT_CALLS, method=method, status=status)
+        self._metrics.observe(m.SNAPSHOT_SECONDS, seconds, method=method)
+        log.debug("call", method=method, status=status, seconds=round(seconds, 4))
+
+    def fault(self, where: str, error: BaseException) -> None:
+        """Log what nobody else is told of."""
+        log.warning("fault", where=where, error=f"{type(error).__name__}: {error}")
+
+    def progress(self, progress: PullProgress) -> None:
+        """Record a layer that HyperBox fetched itself; other news of a pull are not ours."""
+        row = progress.row
+        if progress.state != "fetched" or row is None:
+            return
+        self._metrics.count(m.LAYERS_PROVIDED)
+        self._metrics.count(m.BYTES_FETCHED, row.bytes_fetched)
+        self._metrics.count(m.BYTES_DEDUPED, row.bytes_deduped)
+        self._metrics.observe(m.LAYER_SECONDS, row.seconds)
+        fields = {"layer": row.layer_id, "bytes": row.bytes_fetched, "seconds": round(row.seconds, 3)}
+        self._record(e.LAYER_PROVIDED, {"image": progress.image, **fields})
+
+    def _record(self, event: e.Event, fields: dict[str, Any]) -> None:
+        try:
+            self._events.record(event, **fields)
+        except HyperBoxError as error:  # a full disk must not turn a call that worked into one that failed
+            self.fault(f"recording {event.name}", error)

@@ -67,6 +67,8 @@ def containerd_config(text: str | None, file: Path, wiring: Wiring) -> str:
         document = tomlkit.parse(text or f"version = {_NEW_VERSION}\n")
     except TOMLKitError as error:
         raise EngineConfigUnreadable(file=file, form="TOML", reason=error) from None
+    if "version" not in document:
+        _raise_version(document)
     version = document.get("version", 1)
     if version not in _CRI:
         raise EngineConfigVersion(file=file, version=version)
@@ -84,6 +86,19 @@ def containerd_config(text: str | None, file: Path, wiring: Wiring) -> str:
         cri["disable_snapshot_annotations"] = False
         cri["discard_unpacked_layers"] = False
     return tomlkit.dumps(document)
+
+
+def _raise_version(document: tomlkit.TOMLDocument) -> None:
+    """Make version 2 of a file without version line, as Docker's own containerd package brings it.
+
+    Only a file without plugin tables, whose sole difference between the versions is how plugins are named in lists.
+    """
+    if "plugins" in document or "proxy_plugins" in document:
+        return
+    for key in ("disabled_plugins", "required_plugins"):
+        if key in document:
+            document[key] = ["io.containerd.grpc.v1.cri" if name == "cri" else name for name in document[key]]
+    document.add("version", tomlkit.item(_NEW_VERSION))
 
 
 def _table(document: tomlkit.TOMLDocument, file: Path, *path: str) -> MutableMapping[str, Any]:

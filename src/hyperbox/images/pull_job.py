@@ -36,6 +36,8 @@ class PullProgress:
     """Compressed bytes so far."""
     size: int = 0
     """Compressed bytes in all."""
+    row: ImageLayer | None = None
+    """What the catalogue keeps of it, once it is `fetched` or `failed`."""
 
 
 @dataclass(slots=True, eq=False)
@@ -224,7 +226,7 @@ class PullJob:
         if self._progress is not None:
             size = layer.descriptor.size
             image = str(self.image.reference)
-            self._progress(PullProgress(image, layer.descriptor.digest, layer.state, received, size))
+            self._progress(PullProgress(image, layer.descriptor.digest, layer.state, received, size, layer.row))
 
 
 def find_layer(store: Store, chain_id: str, diff_id: str | None = None) -> LayerRecord | None:

@@ -366,6 +366,11 @@ class Snapshotter:
         return self._lock
 
     @property
+    def worker(self) -> Worker:
+        """The background thread."""
+        return self._worker
+
+    @property
     def keeping(self) -> FolderKeeping:
         """Who sees to folders that were compacted."""
         return self._keeping

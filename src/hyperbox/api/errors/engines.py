@@ -68,8 +68,8 @@ class ConfigChangedSince(HyperBoxError):
     exit_code = ExitCode.CONFLICT
     http_status = 409
     grpc_status = GrpcStatus.FAILED_PRECONDITION
-    template = "{file} was changed after HyperBox was set up"
-    remedy = "Take HyperBox's lines out by hand (run the command without --undo to see them); the backup is {backup}."
+    template = "{file} was changed after HyperBox was set up (backup: {backup})"
+    remedy = "Take HyperBox's lines out by hand, or put the backup back yourself."
 
 
 class SetupCheckFailed(HyperBoxError):

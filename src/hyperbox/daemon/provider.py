@@ -1,0 +1,103 @@
+"""Between the snapshotter and the puller: layers for the engine's pulls, and objects that a repair puts back."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+
+import structlog
+
+from hyperbox.api.errors import HyperBoxError
+from hyperbox.images import ImagePuller, RegistryClient, erofs, parse_reference
+from hyperbox.images.folder_lookup import folder_lookup
+from hyperbox.images.ingest import ingest_layer
+from hyperbox.images.platform import Platform
+from hyperbox.images.stack import Lookup, merged_lookup
+from hyperbox.images.tree import Inode
+from hyperbox.snapshotter import BelowLayer, LayerRequest
+from hyperbox.store import ImageRow, LayerRecord, Store
+
+log = structlog.get_logger("hyperbox.provider")
+
+
+class Provider:
+    """The snapshotter's `LayerProvider`."""
+
+    def __init__(self, store: Store, puller: ImagePuller, timeout: float) -> None:
+        """`timeout` is the longest wait for one layer, in seconds."""
+        self._store = store
+        self._puller = puller
+        self._timeout = timeout
+
+    def ensure(self, request: LayerRequest) -> LayerRecord:
+        """Return the layer once it is in; see `LayerProvider`."""
+        return self._puller.ensure(
+            request.image,
+            request.manifest,
+            request.layer,
+            request.target,
+            timeout=self._timeout,
+            below=self._below(request.below),
+        )
+
+    def _below(self, layers: tuple[BelowLayer, ...]) -> Lookup | None:
+        """Return what the engine has under a layer, for folders that leave their attributes to it."""
+        if not layers:
+            return None
+
+        def lookup(path: bytes) -> Inode | None:
+            # Opened when asked, which is seldom: almost every layer names all its folders.
+            return merged_lookup([self._one(layer) for layer in reversed(layers)])(path)
+
+        return lookup
+
+    def _one(self, layer: BelowLayer) -> Lookup:
+        if layer.layer is not None:
+            return erofs.Reader(self._store.layers.image_path(layer.layer)).lookup
+        return folder_lookup(self._store.state / "snapshots" / str(layer.snapshot) / "fs")
+
+
+class Repair:
+    """Fetches layers again whose objects are damaged or missing."""
+
+    def __init__(self, store: Store, client: RegistryClient) -> None:
+        self._store = store
+        self._client = client
+
+    def __call__(self, digests: Collection[bytes]) -> set[bytes]:
+        """Put objects back from the blobs that they came in; return those that are here now.
+
+        Layers that came from no registry (compacted ones) cannot be fetched again; their objects come back only if a
+        pulled layer has them, too.
+        """
+        wanted = set(digests)
+        blobs = {
+            record.blob_digest
+            for record in self._store.layers.list()
+            if record.blob_digest and wanted & self._store.layers.objects_of(record.layer_id).keys()
+        }
+        for image in self._store.catalogue.images.list():
+            needed = blobs & {layer.digest for layer in image.layers}
+            if needed and wanted:
+                self._fetch(image, needed)
+                blobs -= needed
+                wanted = {digest for digest in wanted if not self._store.objects.has(digest)}
+        return set(digests) - wanted
+
+    def _fetch(self, image: ImageRow, blobs: set[str]) -> None:
+        try:
+            reference = parse_reference(image.reference).with_digest(image.manifest_digest)
+            manifest = self._client.resolve(reference, Platform.host()).manifest
+            for blob in manifest.layers:
+                if blob.digest in blobs:
+                    with (
+                        self._store.objects.lease(f"repair {blob.digest}") as lease,
+                        self._client.open_blob(reference, blob, verify=False) as stream,
+                    ):
+                        ingest_layer(stream, lease, expected_blob_digest=blob.digest)
+        except HyperBoxError as error:
+            log.warning("repair failed", image=image.reference, code=error.code, reason=error.message)
+
+
+def missing_objects(store: Store) -> set[bytes]:
+    """Return the objects that layers name and that the start found missing."""
+    return {digest for missing in store.recovered.incomplete_layers.values() for digest in missing}
