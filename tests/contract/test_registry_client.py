@@ -292,6 +292,17 @@ def test_blob(lab: Lab):
         lab.client.open_blob(lab.reference(), missing).read()
 
 
+def test_a_blob_of_unknown_size(lab: Lab):
+    lab.layer = Descriptor("", digest(DATA), -1)
+    lab.registry.fail("/blobs/", cut_after=300_000)
+    assert lab.read() == DATA
+    lab.registry.fail("/blobs/", chunked=b"")
+    assert lab.read() == DATA
+    lab.registry.fail("/blobs/", chunked=b"more")
+    with pytest.raises(DigestMismatch):
+        lab.read()
+
+
 @pytest.mark.parametrize("reset", [False, True])
 def test_broken_transfers_are_resumed(lab: Lab, reset: bool):
     for cut in (100, 300_000, 1):

@@ -36,7 +36,7 @@ class Descriptor:
     media_type: str
     digest: str
     size: int
-    """Bytes."""
+    """Bytes; negative only in descriptors made by hand, for a blob of which just the digest is known."""
     annotations: Mapping[str, str] = field(default_factory=dict, hash=False)
     urls: tuple[str, ...] = ()
     platform: Platform | None = None

@@ -70,7 +70,9 @@ class BlobStream(Iterator[bytes]):
         chunk_bytes: int = 256 << 10,
         stop: threading.Event | None = None,
     ) -> None:
-        if not 0 <= offset <= descriptor.size:
+        # Of a blob of unknown size, the first answer's Content-Length is believed; its digest is checked anyway.
+        self._size = descriptor.size if descriptor.size >= 0 else None
+        if offset < 0 or (self._size is not None and offset > self._size):
             raise ValueError(f"offset {offset} is outside the blob of {descriptor.size} bytes")
         self.descriptor = descriptor
         self.offset = offset
@@ -146,13 +148,13 @@ class BlobStream(Iterator[bytes]):
         while not self._ended:
             if self._stop.is_set():
                 raise PullCancelled(what=self.descriptor.digest)
-            if self.position == self.descriptor.size:
+            if self.position == self._size:
                 self._finish()
                 break
             if self._response is None:
                 self._open()
                 continue
-            data = self._receive(self._response, min(self._chunk, self.descriptor.size - self.position))
+            data = self._receive(self._response, self._wanted())
             if data:
                 self.position += len(data)
                 self._failures = 0
@@ -160,6 +162,9 @@ class BlobStream(Iterator[bytes]):
                     self._hash.update(data)
                 return data
         raise StopIteration
+
+    def _wanted(self) -> int:
+        return self._chunk if self._size is None else min(self._chunk, self._size - self.position)
 
     def _receive(self, response: urllib3.BaseHTTPResponse, wanted: int) -> bytes:
         """Return at least one byte, or nothing after dealing with a broken connection."""
@@ -171,6 +176,8 @@ class BlobStream(Iterator[bytes]):
             while total < enough:
                 part = response.read1(wanted - total, decode_content=False)
                 if not part:
+                    if self._size is None:
+                        self._size = self.position + total  # a body without length ends where it ends
                     break
                 parts.append(part)
                 total += len(part)
@@ -178,7 +185,7 @@ class BlobStream(Iterator[bytes]):
             reason = describe(error)
         if total < enough:
             self._drop()
-            if not parts:
+            if not parts and self.position != self._size:
                 self._broken(reason)
             # What came before the break counts; the next call opens again from there.
         return parts[0] if len(parts) == 1 else b"".join(parts)
@@ -218,14 +225,18 @@ class BlobStream(Iterator[bytes]):
         if response.status == 200:
             return 0
         match = _CONTENT_RANGE.fullmatch(response.headers.get("Content-Range", "").strip())
-        if match is None or int(match[1]) != self.position or match[3] not in ("*", str(self.descriptor.size)):
+        if match is None or int(match[1]) != self.position or match[3] not in ("*", str(self._size)):
             return None
         return self.position
 
     def _length_fits(self, response: urllib3.BaseHTTPResponse, start: int) -> bool:
         """Tell whether the answer's length is right; when not, the next try asks another endpoint first."""
         stated = response.headers.get("Content-Length", "")
-        if not (stated.isascii() and stated.isdigit()) or start + int(stated) == self.descriptor.size:
+        if not (stated.isascii() and stated.isdigit()):
+            return True
+        if self._size is None:
+            self._size = start + int(stated)
+        if start + int(stated) == self._size:
             return True
         assert self.endpoint is not None
         self._drop()
@@ -273,10 +284,10 @@ class BlobStream(Iterator[bytes]):
             return  # all bytes are here; how the connection ends does not matter
         if more:
             self._drop()
-            raise self._wrong_size(f"more than {self.descriptor.size}")
+            raise self._wrong_size(f"more than {self._size}")
 
     def _wrong_size(self, actual: int | str) -> SizeMismatch:
         host = self.endpoint.host if self.endpoint else "?"
         if self.endpoint is not None:
             self._source.distrust(self.endpoint, self.descriptor.digest)
-        return SizeMismatch(host=host, digest=self.descriptor.digest, expected=self.descriptor.size, actual=actual)
+        return SizeMismatch(host=host, digest=self.descriptor.digest, expected=self._size, actual=actual)
