@@ -103,7 +103,7 @@ def test_types_read_as_in_json() -> None:
 def test_examples_are_console_blocks_with_a_daemon() -> None:
     assert example(VERSION).splitlines() == [
         '```console needs="daemon"',
-        '$ curl --silent --show-error --unix-socket "$HYPERBOX_SOCKET" \\',
+        '$ curl --silent --fail-with-body --unix-socket "$HYPERBOX_SOCKET" \\',
         ">   http://hyperbox/v1/version",
         "...",
         "```",

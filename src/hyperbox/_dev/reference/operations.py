@@ -121,8 +121,13 @@ def example(operation: AnyOperation) -> str:
         request = f"'{url}?{query}'" if query else url
     else:
         request = f"--json '{json.dumps(fields)}' {url}"
-    command = '$ curl --silent --show-error --unix-socket "$HYPERBOX_SOCKET" \\'
-    return f'```console needs="daemon"\n{command}\n>   {request}\n...\n```'
+    command = '$ curl --silent --fail-with-body --unix-socket "$HYPERBOX_SOCKET" \\'
+    block = f'```console needs="daemon"\n{command}\n>   {request}\n...\n'
+    if not fields:
+        return f"{block}```"
+    # The tests run it on a fresh daemon, which has nothing that could be named.
+    intro = "Where what is named cannot be had, the answer is a `Problem`, and curl ends with 22:"
+    return f"{intro}\n\n{block}? 22\n```"
 
 
 def _message(message: type[BaseModel]) -> str:
