@@ -22,7 +22,7 @@ from .recipes import Base, Recipe, resolve
 
 _What = TypeVar("_What")
 _Made = TypeVar("_Made")
-_RECIPE = 1  # raise when the way of building changes
+_RECIPE = 2  # raise when the way of building changes
 _CREATED = "2026-01-01T00:00:00Z"
 _MANIFEST = "application/vnd.oci.image.manifest.v1+json"
 _CONFIG = "application/vnd.oci.image.config.v1+json"

@@ -1,7 +1,7 @@
 """Making file trees: a Debian base by mmdebstrap, and what packages and scripts change, on an overlay over it.
 
 Every mount is made in a mount name space of its own, with a process name space in it: when the command ends, or is
-killed, nothing of it stays mounted or running.
+killed, nothing of it stays mounted or running; it is killed with the process that builds.
 """
 
 from __future__ import annotations
@@ -15,7 +15,10 @@ from ..apt import PrivateApt, codename
 from ..home import LabError, LabHome
 from ..packages import toolbox
 
-_ISOLATED = ("unshare", "--mount", "--pid", "--fork", "--kill-child", "--propagation", "private")
+_ISOLATED = (
+    "setpriv", "--pdeathsig", "KILL",
+    "unshare", "--mount", "--pid", "--fork", "--kill-child", "--propagation", "private",
+)  # fmt: skip
 _ENVIRONMENT = {
     "PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
     "LC_ALL": "C.UTF-8",
@@ -93,7 +96,9 @@ def bootstrap(home: LabHome, tree: Path, *, include: Sequence[str] = (), slim: b
         f'--customize-hook=cp -u -t {kept} "$1"/var/cache/apt/archives/*.deb || :',
         '--customize-hook=rm -f "$1/etc/resolv.conf" "$1/etc/hostname" "$1/var/cache/ldconfig/aux-cache"',
         *(f"--dpkgopt={rule}" for rule in (SLIM if slim else ())),
-        *([f"--include={','.join(include)}"] if include else []),
+        # usr-is-merged in place of usrmerge, which would bring all of perl along: as in Debian's own images
+        f"--hook-dir={tools.folder}/machine/usr/share/mmdebstrap/hooks/merged-usr",
+        f"--include={','.join(('usr-is-merged', *include))}",
         apt.suite, str(tree), apt.uri,
     ]  # fmt: skip
     env = {name: value for name, value in tools.environment().items() if name != "APT_CONFIG"}
