@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 from typing import Any
@@ -10,11 +11,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hyperbox.api.errors import HyperBoxError
 from hyperbox.api.errors.registry import BadReference, ManifestMalformed, ManifestTooLarge, ManifestUnsupported
 from hyperbox.images import media
 from hyperbox.images.manifest import (
     DOCUMENT_LIMIT,
+    ImageConfig,
     Index,
     Manifest,
     chain_ids,
@@ -119,10 +120,8 @@ json_values = st.recursive(
 def test_anything_is_parsed_or_refused_by_name(document: dict[str, Any]):
     data = json.dumps(document).encode()
     for read in (parse_document, parse_config):
-        try:
-            read(data, what="test")
-        except HyperBoxError as error:
-            assert error.code.startswith("HB-REGISTRY-")
+        with contextlib.suppress(ManifestMalformed, ManifestUnsupported):
+            assert isinstance(read(data, what="test"), Manifest | Index | ImageConfig)
 
 
 def test_chain_ids_follow_the_specification():
