@@ -135,6 +135,7 @@ class Entry:
     rdev: int
     content: bytes
     links: tuple[str, ...]
+    """Its hard links in the tree. `st_nlink` may be more: compaction links files of a folder into objects."""
     xattrs: Mapping[str, bytes]
 
 
@@ -162,7 +163,7 @@ def tree(root: Path) -> dict[str, Entry]:
             (info.st_uid, info.st_gid),
             info.st_rdev if stat.S_ISCHR(info.st_mode) or stat.S_ISBLK(info.st_mode) else 0,
             content,
-            tuple(sorted(groups.get(info.st_ino, ()))) if info.st_nlink > 1 and not stat.S_ISDIR(info.st_mode) else (),
+            tuple(sorted(same)) if len(same := groups.get(info.st_ino, [])) > 1 else (),
             {name: os.getxattr(full, name, follow_symlinks=False) for name in names},
         )
     return entries
