@@ -61,7 +61,9 @@ def _clean(home: LabHome, args: argparse.Namespace) -> None:
     runs = live_runs(home)
     if runs:
         raise LabError(f"in use by runs {', '.join(runs)}; end them first")
-    if args.all:
+    if not args.all:
+        say(f"deleted {Images(home).prune() / 1e6:.0f} MB of layers that no image uses any more")
+    else:
         remove_tree(home.root)
         say(f"deleted {home.root}")
 
@@ -86,7 +88,7 @@ def _parser() -> argparse.ArgumentParser:
     up.add_argument("--round-trip", type=float, default=0, metavar="MS", help="distance of the registry")
     up.add_argument("--mbit", type=float, default=0, metavar="MBIT/S", help="bandwidth to the registry")
     up.set_defaults(call=_up)
-    clean = commands.add_parser("clean", help="end runs whose owner is gone")
+    clean = commands.add_parser("clean", help="end runs whose owner is gone, delete layers that are out of date")
     clean.add_argument("--all", action="store_true", help="and delete the lab's folder with all it has downloaded")
     clean.set_defaults(call=_clean)
     return parser

@@ -15,7 +15,7 @@ import sys
 from collections.abc import Iterable
 from pathlib import Path
 
-from .home import LabError, remove_tree
+from .home import remove_tree
 from .packages import STABLE, toolbox
 from .runs import Child, Run
 
@@ -167,9 +167,3 @@ class SlowProxy:
     def stop(self) -> None:
         """End the proxy. May be called twice."""
         self._child.stop(3)
-
-
-def require_port(port: int) -> None:
-    """Raise `LabError` when something listens on a port that a container is about to use."""
-    if listens(port):
-        raise LabError(f"port {port} of loopback is in use")

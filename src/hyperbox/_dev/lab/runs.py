@@ -12,7 +12,6 @@ import contextlib
 import json
 import os
 import secrets
-import shutil
 import signal
 import socket
 import subprocess
@@ -339,8 +338,3 @@ def signals_raise() -> Iterator[None]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
-
-
-def free_space(folder: Path) -> int:
-    """Bytes that may still be written where a folder lies."""
-    return shutil.disk_usage(folder).free

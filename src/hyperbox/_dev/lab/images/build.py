@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import re
 import shutil
 import subprocess
 from collections.abc import Callable, Iterable
@@ -115,6 +116,19 @@ class Images:
             )
         finally:
             remove_tree(layout)
+
+    def prune(self) -> int:
+        """Delete blobs that no built image or base uses any more; returns how many bytes."""
+        with self.home.lock():
+            used = set()
+            for record in (*self.home.root.glob("images/*/image.json"), *self.home.root.glob("bases/*/layer.json")):
+                used |= set(re.findall(r"sha256:([0-9a-f]{64})", record.read_text()))
+            freed = 0
+            for blob in self.blobs.glob("*"):
+                if blob.name not in used:
+                    freed += blob.stat().st_size
+                    blob.unlink()
+            return freed
 
     def _each(self, build: Callable[[_What], _Made], what: list[_What]) -> list[_Made]:
         """Build several things, two at a time; dpkg and mmdebstrap use one core each."""
