@@ -8,6 +8,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -49,12 +50,21 @@ def reference_engine(lab: Lab) -> Engine:
     return lab.engine("reference", docker=False)
 
 
+@dataclass(frozen=True)
+class Proxied:
+    """A containerd that has HyperBox, compaction included, as a proxy snapshotter."""
+
+    engine: Engine
+    snapshotter: Snapshotter
+
+
 @pytest.fixture(scope="session")
-def proxied_engine(lab: Lab) -> Iterator[Engine]:
-    """A containerd that has HyperBox as a proxy snapshotter, compaction included."""
+def proxied(lab: Lab) -> Iterator[Proxied]:
     place = Path(tempfile.mkdtemp(prefix="hb-"))
     with contextlib.ExitStack() as held:
         held.callback(shutil.rmtree, place)
+        if missing := probe(place).missing_for_composed:
+            pytest.skip(f"the kernel lacks {', '.join(feature.name for feature in missing)}")
         store = held.enter_context(Store.open(place / "state"))
         snapshotter = Snapshotter(store, place / "run", compaction_minimum=0)
         held.callback(snapshotter.close)
@@ -63,7 +73,7 @@ def proxied_engine(lab: Lab) -> Iterator[Engine]:
         server.start()
         engine = lab.engine("proxied", docker=False, snapshotter=("hyperbox", place / "run" / "s.sock"))
         held.callback(engine.stop)
-        yield engine
+        yield Proxied(engine, snapshotter)
 
 
 @pytest.fixture(params=IMPLEMENTATIONS)
@@ -73,7 +83,7 @@ def snapshots(request: pytest.FixtureRequest, place: Path) -> Iterator[Snapshots
         yield from _containerd(request.getfixturevalue("reference_engine"), "overlayfs")
         return
     if request.param == "containerd-hyperbox":
-        yield from _containerd(request.getfixturevalue("proxied_engine"), "hyperbox")
+        yield from _containerd(request.getfixturevalue("proxied").engine, "hyperbox")
         return
     yield from _hyperbox(request.param, place)
 

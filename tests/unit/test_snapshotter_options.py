@@ -10,7 +10,7 @@ from hyperbox.api.errors.snapshotter import IdMappingInvalid
 from hyperbox.linux import parse_mountinfo
 from hyperbox.snapshotter.idmap import id_mapping
 from hyperbox.snapshotter.keeping import names_folder
-from hyperbox.snapshotter.model import LABEL_GID_MAPPING, LABEL_UID_MAPPING
+from hyperbox.snapshotter.model import LABEL_GID_MAPPING, LABEL_TARGET, LABEL_UID_MAPPING, Kind, Snapshot
 from hyperbox.snapshotter.observer import Silent
 from hyperbox.snapshotter.options import LONGEST, Lower, bind_mount, compose
 from hyperbox.snapshotter.worker import Worker
@@ -44,6 +44,25 @@ def test_images_bring_the_objects_below_them() -> None:
 
 def test_a_lone_image_is_mounted_over_the_objects_even_if_it_names_none() -> None:
     assert options(TINY, active=False) == ("lowerdir=/r/l/2::/o", *COMPOSED)
+
+
+def test_unpacking_gets_only_real_folders_in_lowerdir() -> None:
+    overlay = compose([RAW, IMAGE], objects="/o", upper="/u", work="/w")
+    assert overlay is not None
+    assert overlay.for_unpacking().as_mount().options == (
+        "workdir=/w",
+        "upperdir=/u",
+        "lowerdir=/s/1/fs:/r/l/1",
+        *COMPOSED,
+    )
+    for name, labels, kind, expected in (
+        ("ns/1/extract-12-ab sha256:1", {}, Kind.ACTIVE, True),
+        ("extract-12-ab sha256:1", {}, Kind.ACTIVE, True),
+        ("ns/1/key", {LABEL_TARGET: "sha256:1"}, Kind.ACTIVE, True),
+        ("ns/1/sha256:1", {LABEL_TARGET: "sha256:1"}, Kind.COMMITTED, False),
+        ("ns/1/container", {}, Kind.ACTIVE, False),
+    ):
+        assert Snapshot(1, name, "", kind, labels, 0, 0).unpacking is expected
 
 
 def test_long_or_mapped_overlays_do_not_fit() -> None:

@@ -57,6 +57,12 @@ class Snapshot:
     extra: Mapping[str, Any] = field(default_factory=dict)
     """What HyperBox itself remembers, as JSON: reasons, and what keeps a folder that was compacted."""
 
+    @property
+    def unpacking(self) -> bool:
+        """Whether an engine is to unpack a layer into it: containerd and BuildKit name such keys `extract-…`."""
+        last = self.name.partition(" ")[0].rpartition("/")[2]
+        return self.kind is Kind.ACTIVE and (LABEL_TARGET in self.labels or last.startswith("extract-"))
+
 
 @dataclass(frozen=True, slots=True)
 class Mount:

@@ -14,7 +14,7 @@ overlay needs two lower layers, where a data-only one counts.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 from hyperbox.linux import overlay_options
@@ -58,6 +58,16 @@ class Overlay:
         lowerdir, above = parts[0], parts[1:]
         return Mount("overlay", "overlay", (*reversed(above), lowerdir, *self.options))
 
+    def for_unpacking(self) -> Overlay:
+        """Return it without the objects, for an engine that unpacks a layer.
+
+        containerd does that without mounting: it writes to `upperdir`, and takes the attributes of folders that the
+        archive does not name from the parts of `lowerdir`, split at single colons. The empty part of `::` is the
+        host's own root to it, whose folders must not end up in an image. Should somebody mount this all the same,
+        looking at a file whose content is an object fails, and no wrong byte is read.
+        """
+        return replace(self, datas=())
+
     def fits(self) -> bool:
         """Whether option strings can say it, in a page with room to spare."""
         return self.mapping is None and len(",".join(self.as_mount().options).encode()) <= LONGEST
@@ -69,7 +79,12 @@ def bind_mount(source: str, *, readonly: bool) -> Mount:
 
 
 def compose(
-    lowers: Sequence[Lower], *, objects: str, upper: str | None, work: str | None, mapping: IdMapping | None = None
+    lowers: Sequence[Lower],
+    *,
+    objects: str,
+    upper: str | None,
+    work: str | None,
+    mapping: IdMapping | None = None,
 ) -> Overlay | None:
     """Return the overlay of `lowers` (from the top down), or None where a bind mount is all there is.
 

@@ -278,7 +278,7 @@ class Snapshotter:
         if overlay is None:
             return [bind_mount(lowers[0].path if lowers else own, readonly=not active)]
         if overlay.fits():
-            return [overlay.as_mount()]
+            return [(overlay.for_unpacking() if snapshot.unpacking else overlay).as_mount()]
         return [bind_mount(self._assembled.ensure(snapshot.id, overlay), readonly=not active)]
 
     def lower(self, snapshot: Snapshot) -> Lower:
