@@ -1,8 +1,9 @@
 """A layer's blob, streamed into objects and a tree while it arrives.
 
-Four threads: one reads the source and hashes the blob, one decompresses, one hashes the archive (the diffID), and the
-caller's takes the archive apart and stores the files. Objects are named by their content, so those that were stored
-before an error are never wrong, only unused; garbage collection takes them once the lease is released.
+Five threads: one reads the source and hashes the blob, one decompresses, one hashes the archive (the diffID), one
+stores the files, and the caller's takes the archive apart. Memory stays within a few dozen MiB beside the tree.
+Objects are named by their content, so those that were stored before an error are never wrong, only unused; garbage
+collection takes them once the lease is released.
 
 Raises the errors of `compression`, `tar` and `tar_tree`, `BlobDigestMismatch`, `DiffIdMismatch`, those of the object
 store, and whatever the source raises.
@@ -17,7 +18,7 @@ from typing import TYPE_CHECKING, Final, Protocol
 
 from hyperbox.api.errors.images import BlobDigestMismatch, DiffIdMismatch, LayerTooLarge
 from hyperbox.images.compression import Decompressor
-from hyperbox.images.ingest_stages import Channel, Stages
+from hyperbox.images.ingest_stages import Channel, PutStage, Stages
 from hyperbox.images.limits import LayerLimits
 from hyperbox.images.tar import FILE_TYPES, Entry, TarReader
 from hyperbox.images.tar_tree import TreeBuilder
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
 
 INLINE: Final = 1024
 """Longest content that travels in the layer's metadata instead of an object, in bytes."""
-WHOLE: Final = 8 << 20
+WHOLE: Final = 4 << 20
 """Longest content that is held in memory: hashed first, so that nothing is written when it is here already."""
 
 _LIMITS: Final = LayerLimits()
@@ -110,15 +111,19 @@ def ingest_layer(
     """
     ingest = _Ingest(source, limits, progress, expected_blob_digest, expected_diff_id)
     builder = TreeBuilder(limits)
-    contents = Contents(sink, limits, ingest.decompressor)
-    with Stages("ingest", ingest.channels) as stages:
+    puts = PutStage(sink.put)
+    contents = Contents(sink, puts, limits, ingest.decompressor)
+    with Stages("ingest", (*ingest.channels, puts.channel)) as stages:
         ingest.start(stages)
+        stages.start("put", puts.run)
         reader = TarReader(ingest.pieces.get, limits)
         while (entry := reader.next()) is not None:
             inode = contents.store(entry, reader) if entry.type in FILE_TYPES else None
             builder.add(entry, inode)
+        puts.finish()
         reader.drain()
         stages.wait()
+    puts.check()
     blob, archive = ingest.digests()
     return LayerContent(
         tree=builder.tree,
@@ -151,7 +156,10 @@ class _Ingest:
         self.blob = _Digest(expected_blob_digest)
         self.archive = _Digest(expected_diff_id)
         self.decompressor = Decompressor(limits)
-        self.compressed, self.pieces, self._copies = self.channels = (Channel(), Channel(), Channel())
+        self.compressed: Channel[bytes] = Channel(b"")
+        self.pieces: Channel[bytes] = Channel(b"")
+        self._copies: Channel[bytes] = Channel(b"")
+        self.channels = (self.compressed, self.pieces, self._copies)
         self._source = source
         self._progress = progress
 
@@ -196,11 +204,12 @@ class _Ingest:
 class Contents:
     """Stores the contents of a layer's files and counts what was new. For one thread."""
 
-    def __init__(self, sink: ObjectSink, limits: LayerLimits, decompressor: Decompressor) -> None:
+    def __init__(self, sink: ObjectSink, puts: PutStage, limits: LayerLimits, decompressor: Decompressor) -> None:
         self.new_objects = self.new_bytes = 0
         self.known_objects = self.known_bytes = 0
         self.inline_bytes = 0
         self._sink = sink
+        self._puts = puts
         self._limits = limits
         self._decompressor = decompressor
         self._seen: set[bytes] = set()
@@ -221,7 +230,7 @@ class Contents:
         if digest in self._seen or self._sink.take(digest, size):
             self._known(size)
         else:
-            self._sink.put(data, digest)
+            self._puts.put(memoryview(data), digest)
             self._new(size)
         self._seen.add(digest)
         return Inode(Kind.FILE, size=size, digest=digest)

@@ -10,32 +10,43 @@ import threading
 from collections import deque
 from collections.abc import Callable, Iterable
 from types import TracebackType
-from typing import Final, Self
+from typing import Any, Final, Generic, Self, TypeVar
 
-DEPTH: Final = 8
+DEPTH: Final = 4
 """Pieces (of at most 1 MiB) that wait in one hand-over."""
+
+_PUT_DEPTH: Final = 2
+_PUT_BATCH: Final = 64
+_PUT_BYTES: Final = 1 << 20
+
+T = TypeVar("T", bound="bytes | list[Any]")
 
 
 class Stopped(Exception):
     """The receiving side wants no more."""
 
 
-class Channel:
-    """Pieces of bytes from one thread to one other, in order, with an end and maybe an error behind it."""
+class Channel(Generic[T]):
+    """Pieces from one thread to one other, in order, with an end and maybe an error behind it.
 
-    __slots__ = ("_changed", "_ended", "_error", "_pieces", "_stopped")
+    `nothing` is what the receiver gets at the end; `depth` pieces wait at most.
+    """
 
-    def __init__(self) -> None:
-        self._pieces: deque[bytes] = deque()
+    __slots__ = ("_changed", "_depth", "_ended", "_error", "_nothing", "_pieces", "_stopped")
+
+    def __init__(self, nothing: T, depth: int = DEPTH) -> None:
+        self._pieces: deque[T] = deque()
+        self._nothing = nothing
+        self._depth = depth
         self._changed = threading.Condition()
         self._ended = False
         self._stopped = False
         self._error: BaseException | None = None
 
-    def put(self, piece: bytes) -> None:
+    def put(self, piece: T) -> None:
         """Hand over a piece; waits while too many wait. Raises `Stopped` when nobody wants it."""
         with self._changed:
-            while len(self._pieces) >= DEPTH and not self._stopped:
+            while len(self._pieces) >= self._depth and not self._stopped:
                 self._changed.wait()
             if self._stopped:
                 raise Stopped
@@ -48,14 +59,14 @@ class Channel:
             self._ended, self._error = True, error
             self._changed.notify()
 
-    def get(self) -> bytes:
-        """The next piece, `b""` at the end."""
+    def get(self) -> T:
+        """The next piece, `nothing` at the end."""
         with self._changed:
             while not self._pieces:
                 if self._error is not None:
                     raise self._error
                 if self._ended or self._stopped:
-                    return b""
+                    return self._nothing
                 self._changed.wait()
             self._changed.notify()
             return self._pieces.popleft()
@@ -71,12 +82,12 @@ class Channel:
 class Stages:
     """The threads of one piece of work. Leaving the `with` stops their channels and waits until all have ended."""
 
-    def __init__(self, name: str, channels: Iterable[Channel]) -> None:
+    def __init__(self, name: str, channels: Iterable[Channel[Any]]) -> None:
         self._name = name
         self._channels = list(channels)
         self._threads: list[threading.Thread] = []
 
-    def start(self, role: str, work: Callable[[], None], *outputs: Channel) -> None:
+    def start(self, role: str, work: Callable[[], None], *outputs: Channel[Any]) -> None:
         """Run `work` in a thread of its own; its end, or its error, is passed on to its outputs."""
 
         def run() -> None:
@@ -106,3 +117,52 @@ class Stages:
         for channel in self._channels:
             channel.stop()
         self.wait()
+
+
+class PutStage:
+    """Stores small objects on a thread of its own: creating a file takes the kernel longer than reading its entry."""
+
+    def __init__(self, put: Callable[[bytes | memoryview, bytes], object]) -> None:
+        self.channel: Channel[list[tuple[bytes | memoryview, bytes]]] = Channel([], _PUT_DEPTH)
+        self._put = put
+        self._batch: list[tuple[bytes | memoryview, bytes]] = []
+        self._waiting = 0
+        self._error: BaseException | None = None
+
+    def run(self) -> None:
+        """The thread's work: until `finish`, or until something could not be stored."""
+        try:
+            while batch := self.channel.get():
+                for data, digest in batch:
+                    self._put(data, digest)
+        except BaseException as error:
+            self._error = error
+            self.channel.stop()
+            raise
+
+    def put(self, data: memoryview, digest: bytes) -> None:
+        """Have an object stored soon. Raises what went wrong with earlier ones."""
+        # A view keeps the whole piece of the archive alive that it lies in; for a small file that is dear.
+        self._batch.append((bytes(data) if len(data) < _PUT_BYTES >> 2 else data, digest))
+        self._waiting += len(data)
+        if len(self._batch) >= _PUT_BATCH or self._waiting >= _PUT_BYTES:
+            self._send()
+
+    def _send(self) -> None:
+        batch, self._batch, self._waiting = self._batch, [], 0
+        try:
+            self.channel.put(batch)
+        except Stopped:
+            self.check()
+            raise
+
+    def finish(self) -> None:
+        """Say that nothing more comes; when the thread has ended, call `check`."""
+        if self._batch:
+            self._send()
+        self.channel.end()
+
+    def check(self) -> None:
+        """Raise what went wrong."""
+        if self._error is not None:
+            raise self._error
