@@ -58,14 +58,14 @@ def _up(home: LabHome, args: argparse.Namespace) -> None:
 
 def _clean(home: LabHome, args: argparse.Namespace) -> None:
     sweep(home)
+    if not args.all:
+        say(f"deleted {Images(home).prune() / 1e6:.0f} MB of layers that no image uses any more")
+        return
     runs = live_runs(home)
     if runs:
         raise LabError(f"in use by runs {', '.join(runs)}; end them first")
-    if not args.all:
-        say(f"deleted {Images(home).prune() / 1e6:.0f} MB of layers that no image uses any more")
-    else:
-        remove_tree(home.root)
-        say(f"deleted {home.root}")
+    remove_tree(home.root)
+    say(f"deleted {home.root}")
 
 
 def _parser() -> argparse.ArgumentParser:
