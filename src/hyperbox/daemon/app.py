@@ -46,6 +46,7 @@ def run_daemon(settings: Settings, source: str, *, rebuild: bool = False) -> Non
         HyperBoxError: The daemon cannot start: another one has the state folder or a socket, the kernel lacks what the
             configuration insists on, the catalogue is damaged, …
     """
+    linux.keep_heap_small()
     configure_logs(settings.daemon)
     asyncio.run(_serve(settings, source, rebuild))
 
@@ -64,7 +65,7 @@ async def _serve(settings: Settings, source: str, rebuild: bool) -> None:
             http_ends.callback(api.unlink, missing_ok=True)
             await http.start()
             http_ends.push_async_callback(http.stop)
-            daemon.announce()
+            daemon.serve()
             await ended.wait()
             linux.notify_systemd(stopping=True)
             log.info("stopping")
@@ -87,7 +88,7 @@ class Daemon:
         self._metrics = Metrics()
 
     def start(self) -> None:
-        """Open the store, take up what a daemon before this one left, and serve the snapshotter socket."""
+        """Open the store, take up what a daemon before this one left, and begin the background tasks."""
         daemon = self._settings.daemon
         # Others must be able to pass through to the control socket when a group may use it; not to read.
         daemon.run.mkdir(mode=0o711, parents=True, exist_ok=True)
@@ -122,11 +123,6 @@ class Daemon:
             observer=watcher,
         )
         self._ends.callback(self._snapshotter.close)
-        socket = daemon.run / "snapshotter.sock"
-        clear_socket(socket)
-        server = SnapshotterServer(self._snapshotter, socket, mode=0o600)
-        server.start()
-        self._ends.callback(functools.partial(server.stop, grace=daemon.shutdown_seconds / 2))
         self._start_tasks()
 
     def _start_tasks(self) -> None:
@@ -143,8 +139,14 @@ class Daemon:
                 "collect", settings.gc_interval_seconds, lambda: self._collect(settings.gc_grace_seconds, False)
             )
 
-    def announce(self) -> None:
-        """Say that the daemon is ready, once its sockets are."""
+    def serve(self) -> None:
+        """Open the snapshotter socket, last of all, and say that the daemon is ready."""
+        daemon = self._settings.daemon
+        socket = daemon.run / "snapshotter.sock"
+        clear_socket(socket)
+        server = SnapshotterServer(self._snapshotter, socket, mode=0o600)
+        server.start()
+        self._ends.callback(functools.partial(server.stop, grace=daemon.shutdown_seconds / 2))
         self._ready = True
         seconds = round(time.monotonic() - self._began, 3)
         self._events.record(e.DAEMON_STARTED, version=__version__, data_path=self._data_path, seconds=seconds)
@@ -223,6 +225,7 @@ class Daemon:
     def _checkpoint(self) -> None:
         if self._store.dirty:
             self._store.checkpoint()
+            linux.trim_memory()
 
     def _collect(self, grace: float, dry_run: bool) -> m.GcResult:
         found = self._store.gc(dry_run=dry_run, grace=grace, keep_layers=self._snapshotter.mounted_layers())

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from hyperbox.linux._overlay import mount_overlay, overlay_options
     from hyperbox.linux._pagecache import CacheUse, cache_use, drop_file_cache, read_ahead, resident_bytes
     from hyperbox.linux._probe import probe
+    from hyperbox.linux._memory import keep_heap_small, trim_memory
     from hyperbox.linux._process import boot_id, capabilities, kernel_version, rss_bytes
     from hyperbox.linux._systemd import listen_fds, notify_systemd, watchdog_seconds
 
@@ -71,6 +72,7 @@ _HOME = {
         "resident_bytes",
     ),
     "_probe": ("probe",),
+    "_memory": ("keep_heap_small", "trim_memory"),
     "_process": (
         "boot_id",
         "capabilities",
@@ -105,6 +107,7 @@ __all__ = [
     "ensure_private_folder",
     "filesystem_usage",
     "is_mount_point",
+    "keep_heap_small",
     "kernel_version",
     "listen_fds",
     "make_private",
@@ -122,6 +125,7 @@ __all__ = [
     "resident_bytes",
     "rss_bytes",
     "syncfs",
+    "trim_memory",
     "umount",
     "watchdog_seconds",
 ]

@@ -84,6 +84,16 @@ def syscall(name: str, *arguments: Argument) -> int:
             raise OSError(code, os.strerror(code), name)
 
 
+def mallopt(parameter: int, value: int) -> bool:
+    """Set a parameter of glibc's allocator; False where libc has none (musl)."""
+    return hasattr(_libc, "mallopt") and bool(_libc.mallopt(parameter, value))
+
+
+def malloc_trim() -> bool:
+    """Give free memory of the heap back to the kernel; False where libc cannot or there is none."""
+    return hasattr(_libc, "malloc_trim") and bool(_libc.malloc_trim(ctypes.c_size_t(0)))
+
+
 def struct_bytes(size: int, content: bytes = b"") -> ctypes.Array[ctypes.c_char]:
     """A buffer of `size` bytes for the kernel to read or write; pass `address(buffer)` to `syscall`."""
     return ctypes.create_string_buffer(content, size)
