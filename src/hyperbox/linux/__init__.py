@@ -15,12 +15,12 @@ if TYPE_CHECKING:
     from hyperbox.linux._features import DataPath, Feature, Features
     from hyperbox.linux._filesystem import FilesystemUsage, filesystem_usage, parse_statfs, syncfs
     from hyperbox.linux._idmap import IdMap, clone_idmapped, parse_id_maps
+    from hyperbox.linux._memory import keep_heap_small, trim_memory
     from hyperbox.linux._mountinfo import MountEntry, is_mount_point, mountinfo, parse_mountinfo
     from hyperbox.linux._mounts import MountFlag, UmountFlag, bind, ensure_private_folder, make_private, mount, umount
     from hyperbox.linux._overlay import mount_overlay, overlay_options
     from hyperbox.linux._pagecache import CacheUse, cache_use, drop_file_cache, read_ahead, resident_bytes
     from hyperbox.linux._probe import probe
-    from hyperbox.linux._memory import keep_heap_small, trim_memory
     from hyperbox.linux._process import boot_id, capabilities, kernel_version, rss_bytes
     from hyperbox.linux._systemd import listen_fds, notify_systemd, watchdog_seconds
 
