@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from hyperbox.cli import config, image, layer, setup, store, system
+from hyperbox.cli import bench, config, image, layer, setup, store, system
 from hyperbox.cli.state import GLOBALS
 
 app = typer.Typer(
@@ -37,3 +37,4 @@ app.add_typer(layer.app, name="layer")
 app.add_typer(store.app, name="store")
 app.add_typer(config.app, name="config")
 app.add_typer(setup.app, name="setup")
+app.add_typer(bench.app, name="bench")
