@@ -76,6 +76,17 @@ def test_mounts_that_a_reboot_took_are_made_again(composed: Place) -> None:
         assert (root / "file").read_bytes() == BIG
 
 
+def test_a_layer_that_somebody_unmounted_is_mounted_again(composed: Place) -> None:
+    composed.layer("base", "", fill)
+    for labels in ({}, MAPPED):
+        name = f"active-{len(labels)}"
+        composed.snapshotter.prepare(name, "base", labels)
+        for target in composed.mounts():
+            umount(target)
+        with mounted(composed.snapshotter.mounts(name), composed.mount) as root:
+            assert (root / "file").read_bytes() == BIG
+
+
 def test_mounts_of_a_killed_daemon_are_taken_over(composed: Place) -> None:
     composed.layer("base", "", fill)
     options = composed.snapshotter.prepare("active", "base")

@@ -100,6 +100,10 @@ def test_id_mappings() -> None:
         ("/var/s/snapshots/7/fs /m ro - ext4 /dev/sda rw", True, False),
         ("/ /m rw - overlay overlay rw,lowerdir=/s/snapshots/17/fs,upperdir=/s/snapshots/9/fs", False, False),
         ("/var/s/snapshots/17/fs /m rw - ext4 /dev/sda rw", False, False),
+        ("/ /m rw - overlay overlay rw,lowerdir=/other/snapshots/7/fs,upperdir=/other/snapshots/7/fs", False, False),
+        ("/ /m rw - overlay overlay rw,lowerdir=snapshots/7/fs:snapshots/8/fs,upperdir=/other/7/fs", True, False),
+        ("/ /m rw - overlay overlay rw,lowerdir+=/proc/self/fd/9,upperdir=/u", True, False),
+        ("/var/other/snapshots/7/fs /m rw - ext4 /dev/sda rw", False, False),
         ("/ /m rw - tmpfs tmpfs rw,lowerdir=/s/snapshots/7/fs", False, False),
     ],
 )

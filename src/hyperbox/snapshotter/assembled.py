@@ -17,6 +17,7 @@ from pathlib import Path
 
 from hyperbox.api.errors.linux import NotMounted
 from hyperbox.linux import UmountFlag, clone_idmapped, mount_overlay, umount
+from hyperbox.snapshotter.layers import is_other_device
 from hyperbox.snapshotter.options import Overlay
 
 
@@ -36,7 +37,7 @@ class AssembledMounts:
         """
         point = self._root / str(identity)
         with self._lock:
-            if self._made.get(identity) == overlay:
+            if self._made.get(identity) == overlay and is_other_device(point, self._root):
                 return str(point)
             self._remove(identity)
             point.mkdir(mode=0o700)

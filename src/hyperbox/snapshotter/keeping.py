@@ -7,7 +7,7 @@ none of them is left and no mount in the mount table names it. A reboot ends all
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Container, Iterable
 from typing import TYPE_CHECKING, Any, Final
 
 from hyperbox.linux import MountEntry, mountinfo
@@ -87,20 +87,29 @@ class FolderKeeping:
 def names_folder(mounts: Iterable[MountEntry], root: str, identity: int, *, writable: bool = False) -> bool:
     """Whether a mount shows or overlays the folder `root/<identity>/fs`; with `writable`, in a way that can write it.
 
-    containerd shortens long lists of layers by mounting with relative names from their common folder, so the end of a
-    name decides. Other mounts may be taken for ours that way; then a folder only stays longer.
+    containerd shortens long lists of layers by mounting with names relative to their common folder; of those only the
+    end can be compared. A layer of another snapshotter may then be taken for ours, and the folder only stays longer.
     """
-    tail = f"{identity}/fs"
-    full = f"{root}/{tail}"
+    full = f"{root}/{identity}/fs"
+    inside = "/" + "/".join(full.split("/")[-4:])  # a mount's root is told relative to its file system
     keys = ("upperdir",) if writable else _LAYER_OPTIONS
     for entry in mounts:
-        shown = entry.root.endswith(f"/snapshots/{tail}") or entry.target.startswith(f"{full}/")
+        shown = entry.root.endswith(inside) or entry.target.startswith(f"{full}/")
         if shown and not (writable and "ro" in entry.options):
             return True
-        if entry.fstype != "overlay":
-            continue
-        for option in entry.super_options:
-            key, _, value = option.partition("=")
-            if key in keys and any(p == tail or p.endswith(f"/{tail}") for p in value.split(":")):
-                return True
+        if entry.fstype == "overlay" and any(_names(option, keys, full) for option in entry.super_options):
+            return True
+    return False
+
+
+def _names(option: str, keys: Container[str], full: str) -> bool:
+    key, _, value = option.partition("=")
+    if key not in keys:
+        return False
+    end = "/".join(full.rsplit("/", 2)[1:])
+    for path in value.split(":"):
+        if path == full or path.startswith("/proc/self/fd/"):  # a name too long for the kernel says nothing
+            return True
+        if not path.startswith("/") and (path == end or path.endswith(f"/{end}")):
+            return True
     return False

@@ -31,11 +31,16 @@ class LayerMounts:
 
     def ensure(self, layer_id: str) -> Lower:
         """Return the layer as a mounted lower directory. Raises `LayerNotFound`, `MountFailed`."""
-        lower = self._mounted.get(layer_id)
-        if lower is not None:
-            return lower
+        return self._present(layer_id) or self._made(layer_id)
+
+    def _made(self, layer_id: str) -> Lower:
         with self._lock:
-            return self._mounted.get(layer_id) or self._mount(layer_id)
+            return self._present(layer_id) or self._mount(layer_id)
+
+    def _present(self, layer_id: str) -> Lower | None:
+        lower = self._mounted.get(layer_id)
+        # Somebody may have unmounted it; an empty folder must never be taken for a layer.
+        return lower if lower is not None and is_other_device(lower.path, self._root) else None
 
     def _mount(self, layer_id: str) -> Lower:
         record = self._layers.get(layer_id)
@@ -83,6 +88,14 @@ class LayerMounts:
             for lower in self._mounted.values():
                 _unmount(Path(lower.path))
             self._mounted.clear()
+
+
+def is_other_device(path: str | Path, folder: Path) -> bool:
+    """Whether `path` lies on another device than `folder`, as a mounted EROFS or overlay does: two stats, no table."""
+    try:
+        return os.stat(path).st_dev != os.stat(folder).st_dev
+    except FileNotFoundError:
+        return False
 
 
 def _unmount(point: Path) -> None:

@@ -4,8 +4,8 @@ Three shapes come out:
 
 - a chain of folders only gives exactly what containerd's own overlayfs snapshotter returns;
 - a chain with EROFS layers is one overlay with `::objects` below it, its files found through metacopy and redirect;
-- what does not fit into option strings (too long, ID-mapped) is an overlay that HyperBox mounts itself (see
-  `hyperbox.snapshotter.assembled`) and returns as a bind mount.
+- what does not fit into option strings (too long, ID-mapped, or for an engine that changes them) is an overlay that
+  HyperBox mounts itself (see `hyperbox.snapshotter.assembled`) and returns as a bind mount.
 
 Kernel facts: mount(2) takes one page of options, and containerd refuses more than 4096 bytes itself. A read-only
 overlay needs two lower layers, where a data-only one counts.
@@ -13,6 +13,7 @@ overlay needs two lower layers, where a data-only one counts.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Final
@@ -27,6 +28,9 @@ LONGEST: Final = 3500
 COMPOSED_OPTIONS: Final = ("index=off", "xino=on", "metacopy=on", "redirect_dir=on")
 """xino: one st_dev and stable inode numbers over EROFS and the objects' file system."""
 FOLDER_OPTIONS: Final = ("index=off",)
+
+_BUILDKIT_KEY: Final = re.compile(r"[0-9a-z]{25}(-.*)?")
+"""BuildKit's identities: 125 random bits to the base 36."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +75,15 @@ class Overlay:
     def fits(self) -> bool:
         """Whether option strings can say it, in a page with room to spare."""
         return self.mapping is None and len(",".join(self.as_mount().options).encode()) <= LONGEST
+
+
+def changes_options(key: str) -> bool:
+    """Whether whoever asked for the snapshot of this key is BuildKit, which changes the options of overlays.
+
+    It sets `redirect_dir=off` in all of them, for its own way to compare layers. The kernel refuses that together with
+    `metacopy=on` and an upper directory.
+    """
+    return _BUILDKIT_KEY.fullmatch(key.rpartition("/")[2]) is not None
 
 
 def bind_mount(source: str, *, readonly: bool) -> Mount:

@@ -26,10 +26,11 @@ from hyperbox.snapshotter.folders import Folders, disk_usage
 from hyperbox.snapshotter.idmap import id_mapping
 from hyperbox.snapshotter.keeping import FolderKeeping
 from hyperbox.snapshotter.layers import LayerMounts
+from hyperbox.snapshotter.linking import FolderLinking
 from hyperbox.snapshotter.machine import Change, Machine
 from hyperbox.snapshotter.model import LABEL_TARGET, Kind, Mount, Snapshot, Usage
 from hyperbox.snapshotter.observer import Observer, Silent
-from hyperbox.snapshotter.options import COMPOSED_OPTIONS, Lower, Overlay, bind_mount, compose
+from hyperbox.snapshotter.options import COMPOSED_OPTIONS, Lower, Overlay, bind_mount, changes_options, compose
 from hyperbox.snapshotter.remote import LayerProvider, RemoteLayers, layer_request
 from hyperbox.snapshotter.rows import load_snapshots, write_change
 from hyperbox.snapshotter.worker import Worker
@@ -56,6 +57,8 @@ class Snapshotter:
         """Take up what is in the store.
 
         `provider` brings layers in itself (composed data path only); it is waited for `remote_timeout` seconds a layer.
+        `compaction` is what happens to folders in the background: on the composed data path they become layers, on the
+        vanilla one their equal files become hard links.
         `compaction_minimum` is the least number of bytes in shareable files that makes a folder worth compacting.
         """
         self._store: Final = store
@@ -70,11 +73,11 @@ class Snapshotter:
         self._worker: Final = Worker(self._observer)
         self._keeping: Final = FolderKeeping(self, self._worker)
         self._remote: Final = RemoteLayers(provider, remote_timeout) if provider and data_path == "composed" else None
+        path = data_path if compaction else "as they are"
         self._compactor: Final = (
-            Compactor(self, self._worker, minimum=compaction_minimum)
-            if compaction and data_path == "composed"
-            else None
+            Compactor(self, self._worker, minimum=compaction_minimum) if path == "composed" else None
         )
+        self._linking: Final = FolderLinking(self, self._worker) if path == "vanilla" else None
         self._closed = False
         self._take_up()
 
@@ -86,9 +89,12 @@ class Snapshotter:
             for identity in self._folders.sweep(self._with_folder()):
                 self._observer.fault("folder without snapshot removed", LookupError(identity))
         self._keeping.poke()
-        if self._compactor:
+        if self._linking:
+            self._linking.restore()
+            self._linking.prune()
+        if background := self._compactor or self._linking:
             for identity in sorted(s.id for s in self._machine if s.kind is Kind.COMMITTED and s.layer is None):
-                self._compactor.enqueue(identity)
+                background.enqueue(identity)
 
     # -- what containerd calls ---------------------------------------------------------------------------------------
 
@@ -130,8 +136,8 @@ class Snapshotter:
             snapshot = self.persist(self._machine.commit(key, name, labels or {}, parent, now_ns=time.time_ns()))
         assert snapshot is not None
         self._assembled.remove(snapshot.id)
-        if self._compactor:
-            self._compactor.enqueue(snapshot.id)
+        if background := self._compactor or self._linking:
+            background.enqueue(snapshot.id)
         self._keeping.poke()
 
     def remove(self, key: str) -> None:
@@ -198,6 +204,8 @@ class Snapshotter:
         for identity in orphans:
             self._folders.remove(identity)
         self._keeping.poke()
+        if self._linking:
+            self._linking.prune()
 
     def settle(self, timeout: float) -> bool:
         """Wait until no background work is due; whether it came to that within `timeout` seconds."""
@@ -277,7 +285,7 @@ class Snapshotter:
         )
         if overlay is None:
             return [bind_mount(lowers[0].path if lowers else own, readonly=not active)]
-        if overlay.fits():
+        if overlay.fits() and not (overlay.datas and changes_options(snapshot.name)):
             return [(overlay.for_unpacking() if snapshot.unpacking else overlay).as_mount()]
         return [bind_mount(self._assembled.ensure(snapshot.id, overlay), readonly=not active)]
 
