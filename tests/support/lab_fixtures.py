@@ -7,7 +7,7 @@ The lab of a session is one run with one registry; engines are started once, on 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -62,9 +62,15 @@ class Lab:
             pytest.skip(f"engine {release.name} cannot be had here: {error}")
         return Engine(self.run, name, snapshotter=snapshotter, release=release, docker=docker, cri=cri)
 
-    def hyperboxd(self, name: str) -> Hyperboxd:
-        """One more daemon; the caller closes it, or the session does."""
-        return Hyperboxd(self.run, name)
+    def hyperboxd(self, name: str, *, engine: str = "", env: Mapping[str, str] | None = None) -> Hyperboxd:
+        """One more daemon; the caller closes it, or the session does.
+
+        `engine` is the name of the engine, begun later, that it asks for images; `env` are settings as variables.
+        """
+        settings = dict(env or {})
+        if engine:
+            settings["HYPERBOX_ENGINE_CONTAINERD_ADDRESS"] = str(self.run.sockets / engine / "containerd.sock")
+        return Hyperboxd(self.run, name, env=settings)
 
     def distance(self, round_trip: float, bits_per_second: float) -> SlowProxy:
         """A slow way to the registry."""
@@ -166,8 +172,8 @@ def vanilla_engine(lab: Lab) -> Engine:
 
 @pytest.fixture(scope="session")
 def hyperboxd(lab: Lab) -> Hyperboxd:
-    """A hyperboxd that lives as long as the session."""
-    return lab.hyperboxd("hyperboxd")
+    """A hyperboxd that lives as long as the session; it asks the session's engine for the names of images."""
+    return lab.hyperboxd("hyperboxd", engine="hyperbox")
 
 
 @pytest.fixture(scope="session")
