@@ -161,7 +161,7 @@ class Daemon:
             settings=self._settings,
             source=self._source,
             store=self._store,
-            images=Images(self._store, lambda: Containerd(self._settings.engine.containerd_address)),
+            images=Images(self._store, Containerd(self._settings.engine.containerd_address)),
             puller=self._puller,
             repair=self._repair,
             events=self._events,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import platform
-from collections.abc import Callable, Hashable, Iterator
+from collections.abc import Hashable, Iterator
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
@@ -38,7 +38,7 @@ class _Known:
 class Images:
     """Answers `image ls`, `inspect` and `explain`."""
 
-    def __init__(self, store: Store, engine: Callable[[], Containerd]) -> None:
+    def __init__(self, store: Store, engine: Containerd) -> None:
         self._store = store
         self._engine = engine
 
@@ -104,13 +104,10 @@ class Images:
 
     def _engine_images(self) -> list[EngineImage]:
         machine = platform.machine()
-        engine = self._engine()
         try:
-            return list(engine.images(_ARCHITECTURES.get(machine, machine)))
+            return self._engine.images(_ARCHITECTURES.get(machine, machine))
         except EngineUnreachable:
             return []  # the catalogue still knows what was pulled through HyperBox
-        finally:
-            engine.close()
 
     def _detail(self, known: _Known, snapshots: dict[str, SnapshotRow]) -> ImageDetail:
         history = {layer.diff_id: layer for layer in known.history}

@@ -5,13 +5,16 @@ Only messages are generated; the methods are named here, because the wire format
 
 from __future__ import annotations
 
+import asyncio
 import json
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
-import grpc
+from google.protobuf.message import Message
+from grpclib.client import Channel, UnaryStreamMethod, UnaryUnaryMethod
+from grpclib.exceptions import GRPCError, ProtocolError, StreamTerminatedError
 
 from hyperbox.api.errors.engines import EngineUnreachable
 from hyperbox.engines.proto import engine_pb2 as pb
@@ -19,6 +22,8 @@ from hyperbox.engines.proto import engine_pb2 as pb
 _INDEXES = ("application/vnd.oci.image.index.v1+json", "application/vnd.docker.distribution.manifest.list.v2+json")
 _MAX_DOCUMENT = 8 << 20
 _TIMEOUT = 10.0
+_NAMESPACE = "containerd-namespace"
+_Result = TypeVar("_Result")
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,17 +39,10 @@ class EngineImage:
 
 
 class Containerd:
-    """A containerd that is asked for its images. Each call opens what it needs; `close` ends the connection."""
+    """A containerd that is asked for its images. Every public call opens a connection and closes it again."""
 
     def __init__(self, address: Path) -> None:
         self._address = address
-        # gRPC would otherwise try for minutes to reach a socket that is not there.
-        options = [("grpc.enable_retries", 0), ("grpc.max_receive_message_length", 64 << 20)]
-        self._channel = grpc.insecure_channel(f"unix://{address}", options=options)
-
-    def close(self) -> None:
-        """End the connection."""
-        self._channel.close()
 
     def version(self) -> str:
         """Version of the engine.
@@ -52,41 +50,65 @@ class Containerd:
         Raises:
             EngineUnreachable: It does not answer.
         """
-        answer = self._unary("version.v1.Version/Version", pb.VersionRequest(), pb.VersionResponse)
+        return self._run(lambda session: session.version())
+
+    def images(self, machine: str) -> list[EngineImage]:
+        """Return the images of all namespaces whose manifest for `machine` (an OCI architecture) is on this node.
+
+        Raises:
+            EngineUnreachable: It does not answer.
+        """
+        return self._run(lambda session: session.images(machine))
+
+    def _run(self, work: Callable[[_Session], Awaitable[_Result]]) -> _Result:
+        async def session() -> _Result:
+            if not self._address.exists():
+                raise EngineUnreachable(engine="containerd", address=self._address, reason="there is no such socket")
+            channel = Channel(path=str(self._address))
+            try:
+                return await work(_Session(channel))
+            except (GRPCError, OSError, TimeoutError, ProtocolError, StreamTerminatedError) as error:
+                reason = error.message if isinstance(error, GRPCError) else str(error) or type(error).__name__
+                raise EngineUnreachable(engine="containerd", address=self._address, reason=reason) from None
+            finally:
+                channel.close()
+
+        return asyncio.run(session())
+
+
+class _Session:
+    """Calls over one open connection."""
+
+    def __init__(self, channel: Channel) -> None:
+        self._channel = channel
+
+    async def version(self) -> str:
+        answer = await self._unary("version.v1.Version/Version", pb.VersionRequest(), pb.VersionResponse)
         return str(answer.version)
 
-    def namespaces(self) -> list[str]:
-        """Names of all namespaces.
+    async def images(self, machine: str) -> list[EngineImage]:
+        found = []
+        spaces = await self._unary(
+            "namespaces.v1.Namespaces/List", pb.ListNamespacesRequest(), pb.ListNamespacesResponse
+        )
+        for space in spaces.namespaces:
+            answer = await self._unary(
+                "images.v1.Images/List", pb.ListImagesRequest(), pb.ListImagesResponse, space.name
+            )
+            described = [await self._describe(space.name, image, machine) for image in answer.images]
+            found += [image for image in described if image is not None]
+        return found
 
-        Raises:
-            EngineUnreachable: It does not answer.
-        """
-        answer = self._unary("namespaces.v1.Namespaces/List", pb.ListNamespacesRequest(), pb.ListNamespacesResponse)
-        return [namespace.name for namespace in answer.namespaces]
-
-    def images(self, machine: str) -> Iterator[EngineImage]:
-        """Yield the images of all namespaces whose manifest for `machine` (an OCI architecture) is on this node.
-
-        Raises:
-            EngineUnreachable: It does not answer.
-        """
-        for namespace in self.namespaces():
-            answer = self._unary("images.v1.Images/List", pb.ListImagesRequest(), pb.ListImagesResponse, namespace)
-            for image in answer.images:
-                found = self._describe(namespace, image, machine)
-                if found is not None:
-                    yield found
-
-    def _describe(self, namespace: str, image: Any, machine: str) -> EngineImage | None:
-        digest, document = image.target.digest, self._document(namespace, image.target.digest)
+    async def _describe(self, namespace: str, image: Any, machine: str) -> EngineImage | None:
+        digest, document = image.target.digest, await self._document(namespace, image.target.digest)
         if document is not None and image.target.media_type in _INDEXES:
             for entry in document.get("manifests", ()):
                 if entry.get("platform", {}).get("architecture") == machine:
-                    digest, document = entry["digest"], self._document(namespace, entry["digest"])
+                    digest, document = entry["digest"], await self._document(namespace, entry["digest"])
                     break
         if document is None or "config" not in document:
             return None
-        config = self._document(namespace, document["config"]["digest"])
+        config = await self._document(namespace, document["config"]["digest"])
         if config is None:
             return None
         return EngineImage(
@@ -98,34 +120,30 @@ class Containerd:
             diff_ids=tuple(config.get("rootfs", {}).get("diff_ids", ())),
         )
 
-    def _document(self, namespace: str, digest: str) -> dict[str, Any] | None:
+    async def _document(self, namespace: str, digest: str) -> dict[str, Any] | None:
         """Read a JSON document from the content store; None when it is not there or is not JSON."""
-        call = self._channel.unary_stream(
+        method: UnaryStreamMethod[Any, Any] = UnaryStreamMethod(
+            self._channel,
             "/containerd.services.content.v1.Content/Read",
-            request_serializer=pb.ReadContentRequest.SerializeToString,
-            response_deserializer=pb.ReadContentResponse.FromString,
+            pb.ReadContentRequest,
+            pb.ReadContentResponse,
         )
         data = bytearray()
         try:
-            metadata = (("containerd-namespace", namespace),)
-            for part in call(pb.ReadContentRequest(digest=digest), metadata=metadata, timeout=_TIMEOUT):
-                data += part.data
-                if len(data) > _MAX_DOCUMENT:
-                    return None
+            metadata = {_NAMESPACE: namespace}
+            async with method.open(timeout=_TIMEOUT, metadata=metadata) as stream:
+                await stream.send_message(pb.ReadContentRequest(digest=digest), end=True)
+                async for part in stream:
+                    data += part.data
+                    if len(data) > _MAX_DOCUMENT:
+                        return None
             document = json.loads(data)
-        except (grpc.RpcError, ValueError):
+        except (GRPCError, ValueError):
             return None
         return document if isinstance(document, dict) else None
 
-    def _unary(self, method: str, request: Any, response: Any, namespace: str = "") -> Any:
-        call = self._channel.unary_unary(
-            f"/containerd.services.{method}",
-            request_serializer=type(request).SerializeToString,
-            response_deserializer=response.FromString,
+    async def _unary(self, name: str, request: Message, response: type[Message], namespace: str = "") -> Any:
+        method: UnaryUnaryMethod[Any, Any] = UnaryUnaryMethod(
+            self._channel, f"/containerd.services.{name}", type(request), response
         )
-        metadata = (("containerd-namespace", namespace),) if namespace else ()
-        try:
-            return call(request, metadata=metadata, timeout=_TIMEOUT)
-        except grpc.RpcError as error:
-            reason = error.details() if isinstance(error, grpc.Call) else error
-            raise EngineUnreachable(engine="containerd", address=self._address, reason=reason) from None
+        return await method(request, timeout=_TIMEOUT, metadata={_NAMESPACE: namespace} if namespace else None)

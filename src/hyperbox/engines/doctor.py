@@ -69,13 +69,10 @@ def _containerd(address: Path) -> FeatureState:
 
     present, detail = False, f"no socket at {address}"
     if address.exists():
-        client = Containerd(address)
         try:
-            detail, present = f"version {client.version()}", True
+            detail, present = f"version {Containerd(address).version()}", True
         except EngineUnreachable as error:
             detail = error.message
-        finally:
-            client.close()
     return FeatureState(
         name="containerd",
         present=present,

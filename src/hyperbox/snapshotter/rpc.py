@@ -1,20 +1,25 @@
 """The gRPC face: messages to calls of `Snapshotter`, errors to the statuses that containerd's errdefs reads.
 
-The service is registered by hand instead of through generated stubs, which would tie the package to one version of
-grpcio. The `snapshotter` field of requests is not looked at: containerd sends the name that the plug-in has in its
-configuration, which is the administrator's to choose.
+The methods run on threads, because they mount, measure and wait; the event loop only moves messages. The `snapshotter`
+field of requests is not looked at: containerd sends the name that the plug-in has in its configuration, which is the
+administrator's to choose.
 """
 
 from __future__ import annotations
 
+import asyncio
+import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, Final, NoReturn
+from concurrent.futures import Executor
+from typing import Any, Final
 
-import grpc
 from google.protobuf.empty_pb2 import Empty
 from google.protobuf.message import Message
 from google.protobuf.timestamp_pb2 import Timestamp
+from grpclib.const import Cardinality, Handler, Status
+from grpclib.exceptions import GRPCError
+from grpclib.server import Stream
 
 from hyperbox.api.errors.base import HyperBoxError
 from hyperbox.snapshotter.model import Kind, Mount, Snapshot
@@ -27,7 +32,6 @@ SERVICE: Final = "containerd.services.snapshots.v1.Snapshots"
 BATCH: Final = 100
 """Records in one message of List."""
 
-_BY_NUMBER: Final = {status.value[0]: status for status in grpc.StatusCode}
 _MESSAGES: Final[dict[str, tuple[type[Message], type[Message]]]] = {
     "Prepare": (pb.PrepareSnapshotRequest, pb.PrepareSnapshotResponse),
     "View": (pb.ViewSnapshotRequest, pb.ViewSnapshotResponse),
@@ -42,107 +46,114 @@ _MESSAGES: Final[dict[str, tuple[type[Message], type[Message]]]] = {
 }
 
 
-class _Service:
-    """The ten methods."""
+Wanted = Callable[[], bool]
+"""Whether the caller still waits for the answer."""
+
+
+class _Methods:
+    """The ten methods, as functions of a request that are called on a thread."""
 
     def __init__(self, snapshotter: Snapshotter) -> None:
         self._snapshotter = snapshotter
 
-    def prepare(self, request: pb.PrepareSnapshotRequest, context: grpc.ServicerContext) -> pb.PrepareSnapshotResponse:
-        mounts = self._snapshotter.prepare(request.key, request.parent, request.labels, wanted=context.is_active)
+    def prepare(self, request: pb.PrepareSnapshotRequest, wanted: Wanted) -> pb.PrepareSnapshotResponse:
+        mounts = self._snapshotter.prepare(request.key, request.parent, request.labels, wanted=wanted)
         return pb.PrepareSnapshotResponse(mounts=_mounts(mounts))
 
-    def view(self, request: pb.ViewSnapshotRequest, _: grpc.ServicerContext) -> pb.ViewSnapshotResponse:
+    def view(self, request: pb.ViewSnapshotRequest, _: Wanted) -> pb.ViewSnapshotResponse:
         mounts = self._snapshotter.view(request.key, request.parent, request.labels)
         return pb.ViewSnapshotResponse(mounts=_mounts(mounts))
 
-    def mounts(self, request: pb.MountsRequest, _: grpc.ServicerContext) -> pb.MountsResponse:
+    def mounts(self, request: pb.MountsRequest, _: Wanted) -> pb.MountsResponse:
         return pb.MountsResponse(mounts=_mounts(self._snapshotter.mounts(request.key)))
 
-    def commit(self, request: pb.CommitSnapshotRequest, _: grpc.ServicerContext) -> Empty:
+    def commit(self, request: pb.CommitSnapshotRequest, _: Wanted) -> Empty:
         self._snapshotter.commit(request.name, request.key, request.labels, request.parent)
         return Empty()
 
-    def remove(self, request: pb.RemoveSnapshotRequest, _: grpc.ServicerContext) -> Empty:
+    def remove(self, request: pb.RemoveSnapshotRequest, _: Wanted) -> Empty:
         self._snapshotter.remove(request.key)
         return Empty()
 
-    def stat(self, request: pb.StatSnapshotRequest, _: grpc.ServicerContext) -> pb.StatSnapshotResponse:
+    def stat(self, request: pb.StatSnapshotRequest, _: Wanted) -> pb.StatSnapshotResponse:
         return pb.StatSnapshotResponse(info=_info(self._snapshotter.stat(request.key)))
 
-    def update(self, request: pb.UpdateSnapshotRequest, _: grpc.ServicerContext) -> pb.UpdateSnapshotResponse:
+    def update(self, request: pb.UpdateSnapshotRequest, _: Wanted) -> pb.UpdateSnapshotResponse:
         info = request.info
         snapshot = self._snapshotter.update(info.name, info.labels, list(request.update_mask.paths))
         return pb.UpdateSnapshotResponse(info=_info(snapshot))
 
-    def list(self, request: pb.ListSnapshotsRequest, _: grpc.ServicerContext) -> Iterator[pb.ListSnapshotsResponse]:
+    def list(self, request: pb.ListSnapshotsRequest, _: Wanted) -> Iterator[pb.ListSnapshotsResponse]:
         found = self._snapshotter.walk(list(request.filters))
         for start in range(0, len(found), BATCH):
             yield pb.ListSnapshotsResponse(info=map(_info, found[start : start + BATCH]))
 
-    def usage(self, request: pb.UsageRequest, _: grpc.ServicerContext) -> pb.UsageResponse:
+    def usage(self, request: pb.UsageRequest, _: Wanted) -> pb.UsageResponse:
         usage = self._snapshotter.usage(request.key)
         return pb.UsageResponse(size=usage.size, inodes=usage.inodes)
 
-    def cleanup(self, _request: pb.CleanupRequest, _: grpc.ServicerContext) -> Empty:
+    def cleanup(self, _request: pb.CleanupRequest, _: Wanted) -> Empty:
         self._snapshotter.cleanup()
         return Empty()
 
 
-def handler(snapshotter: Snapshotter) -> grpc.GenericRpcHandler[Any, Any]:
-    """Return what a gRPC server needs to serve a snapshotter."""
-    service = _Service(snapshotter)
-    methods: dict[str, Any] = {}
-    for name, (request, response) in _MESSAGES.items():
-        streaming = name == "List"
-        make = grpc.unary_stream_rpc_method_handler if streaming else grpc.unary_unary_rpc_method_handler
-        watched = _watched_stream if streaming else _watched
-        methods[name] = make(
-            watched(snapshotter, name, getattr(service, name.lower())),
-            request_deserializer=request.FromString,
-            response_serializer=response.SerializeToString,
-        )
-    return grpc.method_handlers_generic_handler(SERVICE, methods)
+class Service:
+    """What a grpclib server needs to serve a snapshotter. Its event loop hands each call to a thread of `pool`."""
+
+    def __init__(self, snapshotter: Snapshotter, pool: Executor) -> None:
+        self._snapshotter = snapshotter
+        self._pool = pool
+        self._methods = _Methods(snapshotter)
+        self.running = 0
+        """Calls that have begun and not ended. Changed by the event loop only."""
+
+    def __mapping__(self) -> dict[str, Handler]:
+        """Return the handlers by path, as grpclib asks for them."""
+        handlers = {}
+        for name, (request, response) in _MESSAGES.items():
+            streaming = name == "List"
+            cardinality = Cardinality.UNARY_STREAM if streaming else Cardinality.UNARY_UNARY
+            handler = self._handler(name, getattr(self._methods, name.lower()), streaming=streaming)
+            handlers[f"/{SERVICE}/{name}"] = Handler(handler, cardinality, request, response)
+        return handlers
+
+    def _handler(self, name: str, method: Callable[..., Any], *, streaming: bool) -> Callable[[Stream[Any, Any]], Any]:
+        async def handle(stream: Stream[Any, Any]) -> None:
+            began, status = time.monotonic(), Status.OK
+            gone = threading.Event()
+            self.running += 1
+            try:
+                request = await stream.recv_message()
+                if request is None:  # the caller closed its side without a word
+                    raise GRPCError(Status.INVALID_ARGUMENT, "no message")
+                answer = await self._on_thread(method, request, lambda: not gone.is_set())
+                for message in list(answer) if streaming else [answer]:
+                    await stream.send_message(message)
+            except asyncio.CancelledError:  # the caller hung up, its time is over, or the server stops
+                gone.set()
+                status = Status.CANCELLED
+                raise
+            except GRPCError as error:
+                status = error.status
+                raise
+            except Exception as error:  # noqa: BLE001 - becomes a status; what is not ours is reported
+                status, message = _status(self._snapshotter, name, error)
+                raise GRPCError(status, message) from None
+            finally:
+                self.running -= 1
+                self._snapshotter.observer.call(name, status.name, time.monotonic() - began)
+
+        return handle
+
+    async def _on_thread(self, method: Callable[..., Any], request: Message, wanted: Wanted) -> Any:
+        return await asyncio.get_running_loop().run_in_executor(self._pool, method, request, wanted)
 
 
-def _watched(snapshotter: Snapshotter, name: str, method: Callable[..., Any]) -> Callable[..., Any]:
-    def call(request: Message, context: grpc.ServicerContext) -> Any:
-        began, status = time.monotonic(), grpc.StatusCode.OK
-        try:
-            return method(request, context)
-        except Exception as error:  # noqa: BLE001 - becomes a status; what is not ours is reported
-            status, message = _status(snapshotter, name, error)
-            _abort(context, status, message)
-        finally:
-            snapshotter.observer.call(name, status.name, time.monotonic() - began)
-
-    return call
-
-
-def _watched_stream(snapshotter: Snapshotter, name: str, method: Callable[..., Any]) -> Callable[..., Any]:
-    def call(request: Message, context: grpc.ServicerContext) -> Iterator[Any]:
-        began, status = time.monotonic(), grpc.StatusCode.OK
-        try:
-            yield from method(request, context)
-        except Exception as error:  # noqa: BLE001 - becomes a status; what is not ours is reported
-            status, message = _status(snapshotter, name, error)
-            _abort(context, status, message)
-        finally:
-            snapshotter.observer.call(name, status.name, time.monotonic() - began)
-
-    return call
-
-
-def _abort(context: grpc.ServicerContext, status: grpc.StatusCode, message: str) -> NoReturn:
-    context.abort(status, message)
-    raise AssertionError("abort returned")
-
-
-def _status(snapshotter: Snapshotter, name: str, error: Exception) -> tuple[grpc.StatusCode, str]:
+def _status(snapshotter: Snapshotter, name: str, error: Exception) -> tuple[Status, str]:
     if isinstance(error, HyperBoxError):
-        return _BY_NUMBER[int(error.grpc_status)], f"{error.message} ({error.code})"
+        return Status(int(error.grpc_status)), f"{error.message} ({error.code})"
     snapshotter.observer.fault(f"{name} of the snapshotter", error)
-    return grpc.StatusCode.INTERNAL, f"{type(error).__name__}: {error}"
+    return Status.INTERNAL, f"{type(error).__name__}: {error}"
 
 
 def _mounts(mounts: Sequence[Mount]) -> list[mount_pb2.Mount]:

@@ -64,10 +64,12 @@ class Snapshotter:
         self._store: Final = store
         self._data_path: Final = data_path
         self._observer: Final = observer or Silent()
-        self._objects: Final = f"{store.state}/objects"
+        # The engine mounts by these names, from a working directory of its own.
+        state, run = Path(os.path.abspath(store.state)), Path(os.path.abspath(run))
+        self._objects: Final = f"{state}/objects"
         self._lock: Final = threading.RLock()
         self._machine: Final = Machine(load_snapshots(store.catalogue))
-        self._folders: Final = Folders(store.state)
+        self._folders: Final = Folders(state)
         self._layers: Final = LayerMounts(run, store.layers)
         self._assembled: Final = AssembledMounts(run)
         self._worker: Final = Worker(self._observer)
@@ -206,6 +208,10 @@ class Snapshotter:
         self._keeping.poke()
         if self._linking:
             self._linking.prune()
+
+    def pending(self) -> int:
+        """Return how many pieces of background work wait or run."""
+        return self._worker.pending()
 
     def settle(self, timeout: float) -> bool:
         """Wait until no background work is due; whether it came to that within `timeout` seconds."""
