@@ -19,9 +19,10 @@ from hyperbox.api.errors.snapshotter import (
     SnapshotNotFound,
 )
 from hyperbox.linux import umount
-from hyperbox.snapshotter import Kind
+from hyperbox.snapshotter import Kind, Snapshotter
 from hyperbox.snapshotter.folders import disk_usage
 from hyperbox.snapshotter.model import LABEL_GID_MAPPING, LABEL_MAX_SIZE, LABEL_UID_MAPPING
+from hyperbox.store import Store
 from linux.snapshotter_place import Place, place_for
 
 pytestmark = pytest.mark.root
@@ -63,6 +64,18 @@ def test_everything_is_there_after_a_restart(place: Place) -> None:
         assert (root / "file").read_bytes() == BIG
     place.snapshotter.prepare("next")
     assert place.snapshotter.stat("next").id > max(s.id for s in before.values())
+
+
+def test_relative_folders_become_absolute_in_mounts(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    place.close()
+    monkeypatch.chdir(place.root)
+    with Store.open(Path("state")) as store:
+        snapshotter = Snapshotter(store, Path("run"), data_path=place.arguments["data_path"])
+        assert snapshotter.prepare("first")[0].source.startswith(f"{place.root}/state/")
+        snapshotter.commit("base", "first")
+        assert f"lowerdir={place.root}/" in ",".join(snapshotter.prepare("second", "base")[0].options)
+        snapshotter.close()
+    place._open()
 
 
 def test_mounts_that_a_reboot_took_are_made_again(composed: Place) -> None:
