@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import io
+import subprocess
+import sys
 import tarfile
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -96,6 +98,13 @@ def settle(client: Client, seconds: float = 60) -> None:
     wait_until(lambda: client.call(STATUS).compactions_pending == 0, seconds, "the end of all compactions")
 
 
+def reconnected(system: System) -> None:
+    """Wait until containerd has found a hyperboxd that was started again; it looks every three seconds at most."""
+    assert system.daemon is not None
+    look = ("-n", "moby", "snapshots", "--snapshotter", system.engine.storage_driver, "ls")
+    wait_until(lambda: system.engine.ctr(*look, check=False).returncode == 0, 15, "containerd finding hyperboxd again")
+
+
 def events(client: Client, name: str) -> list[Mapping[str, object]]:
     """The data of all events of one name."""
     return [row.data for row in client.call(EVENTS, EventsRequest(limit=10_000, name=name)).events]
@@ -104,6 +113,14 @@ def events(client: Client, name: str) -> list[Mapping[str, object]]:
 def layers(client: Client, image: str) -> list[ImageLayer]:
     """`hyperbox image explain` of an image."""
     return explain(client, image).layers
+
+
+def cli(daemon: Hyperboxd, *args: str) -> str:
+    """What a `hyperbox` command prints; fails with the test when the command does."""
+    command = [sys.executable, "-c", "from hyperbox.cli.main import main; main()", "--socket", str(daemon.api_socket)]
+    done = subprocess.run([*command, *args], capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
 
 
 def explain(client: Client, image: str) -> ImageDetail:

@@ -297,7 +297,7 @@ class Engine:
         self._remove_containers()
         self.stop_dockerd()
         self.stop_containerd()
-        kill_leftovers(f"{self.run.id}", self.sockets, self.run.home.path("programs"))
+        kill_leftovers(f"{self.run.id}/{self.name}", self.sockets, self.run.home.path("programs"))
         for folder in (self.sockets, self.root):
             unmount_below(folder)
         remove_cgroup(self._cgroup)

@@ -227,7 +227,7 @@ def processes_of(run_id: str, sockets: Path, programs: Path) -> list[int]:
             command = (entry / "cmdline").read_bytes()
         except OSError:
             continue
-        names_run = str(sockets).encode() in command or f"/runs/{run_id}/".encode() in command
+        names_run = f"{sockets}/".encode() in command or f"/runs/{run_id}/".encode() in command
         if names_run and program.startswith(f"{programs}/"):
             found.append(int(entry.name))
     return found
