@@ -15,7 +15,7 @@ import pytest
 from hyperbox._dev.docs import REPOSITORY
 from hyperbox._dev.docs.capabilities import PROVIDERS, CapabilityAbsent, Provider, ProviderFailed
 from hyperbox._dev.docs.update import write_pending
-from hyperbox._dev.lab import LabError
+from hyperbox._dev.lab import Hyperboxd, LabError
 
 if TYPE_CHECKING:
     from support.lab_fixtures import Lab
@@ -65,8 +65,13 @@ class LabProvider:
         self._number += 1
         with contextlib.ExitStack() as stack:
             try:
-                daemon = stack.enter_context(lab.hyperboxd(f"page{self._number}d"))
-                engine = stack.enter_context(lab.engine(f"page{self._number}", snapshotter=daemon.snapshotter))
+                name = f"page{self._number}"
+                # The daemon asks this engine for the names of images, as on a machine with one engine.
+                engine_socket = str(lab.run.sockets / name / "containerd.sock")
+                daemon = stack.enter_context(
+                    Hyperboxd(lab.run, f"{name}d", env={"HYPERBOX_ENGINE_CONTAINERD_ADDRESS": engine_socket})
+                )
+                engine = stack.enter_context(lab.engine(name, snapshotter=daemon.snapshotter))
             except LabError as error:
                 raise ProviderFailed(str(error)) from None
             except pytest.skip.Exception as skipped:
