@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import platform
 import shutil
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Hashable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -50,6 +50,7 @@ class Operations:
     def __init__(self, parts: Parts) -> None:
         self._parts = parts
         self._store = parts.store
+        self._unique: tuple[frozenset[str], dict[Hashable, int]] = (frozenset(), {})
 
     def handlers(self) -> Handlers:
         """Methods by operation name."""
@@ -134,7 +135,6 @@ class Operations:
         """One layer by identity, diff ID or a prefix."""
         record = self._find(request.layer)
         used_by = self._users().get(record.layer_id, [])
-        owners = {r.layer_id: frozenset((r.layer_id,)) for r in self._store.layers.list()}
         mount = self._parts.settings.daemon.run / "l" / str(record.id)
         return m.LayerDetail(
             **_row(record, len(used_by)).model_dump(),
@@ -142,9 +142,18 @@ class Operations:
             blob_digest=record.blob_digest or "",
             mount=str(mount) if mount.is_mount() else "",
             used_by=used_by,
-            unique=unique_bytes(self._store.layers, owners)[record.layer_id],
+            unique=self._unique_bytes(record.layer_id),
             files=_files(self._store.layers.path(record)) if request.files else [],
         )
+
+    def _unique_bytes(self, layer_id: str) -> int:
+        """Bytes that only one layer has. Layers never change: an answer holds while the same ones are here."""
+        layers = frozenset(record.layer_id for record in self._store.layers.list())
+        known, unique = self._unique
+        if known != layers:
+            unique = unique_bytes(self._store.layers, {one: frozenset((one,)) for one in layers})
+            self._unique = layers, unique
+        return unique.get(layer_id, 0)
 
     def _find(self, name: str) -> LayerRecord:
         digits = name.removeprefix("sha256:")
