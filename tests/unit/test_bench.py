@@ -23,7 +23,7 @@ from hyperbox.cli.app import app
 @pytest.mark.parametrize(
     ("target", "hyperbox", "vanilla", "verdict"),
     [
-        (Target(0.7), (6.0, 7.0, 100.0), (10.0,), "met"),
+        (Target(0.7), (6.0, 7.0, 100.0), (10.0, 10.0, 10.0), "met"),
         (Target(0.7), (7.1,), (10.0,), "not met"),
         (Target(0.98, direction="at least"), (980.0,), (1000.0,), "met"),
         (Target(0.98, direction="at least"), (979.0,), (1000.0,), "not met"),

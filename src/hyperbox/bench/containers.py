@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager
+from typing import TypeVar
 
 from hyperbox._dev.lab import LabError, step
 from hyperbox._dev.lab.images import LabImage
@@ -17,6 +18,8 @@ FIRST_OUTPUT = Target(1.05)
 STEADY = Target(0.98, direction="at least")
 PYTHON_IMAGE = "python-web"
 """The image of the lab in which the loops run: they are written in Python."""
+BLOCKS = 3
+_Thing = TypeVar("_Thing")
 _KINDS = {
     "read": "open and read a file",
     "stat": "stat a file",
@@ -64,7 +67,7 @@ def first_output(subject: Subject, image: LabImage, samples: int) -> list[Measur
     taken: dict[str, list[float]] = {name: [] for name in subject.systems}
     with step(f"docker run {image.key} to its first output, {samples} times on each system"):
         for number in range(samples + 1):
-            for name, system in subject.systems.items():
+            for name, system in _in_turn(subject.systems.items(), number):
                 seconds = _first_output(system, subject.reference(image))
                 if number:  # the first one warms up
                     taken[name].append(seconds)
@@ -86,21 +89,36 @@ def _first_output(system: System, reference: str) -> float:
 
 
 def steady_state(subject: Subject, image: LabImage, samples: int) -> list[Measure]:
-    """Operations per second of loops in one container on each system, in turn, with everything in the page cache."""
+    """Operations per second of loops in one container on each system, in turn, with everything in the page cache.
+
+    In blocks, each with new containers: what chance gives a process (the place of its memory, collisions in the
+    kernel's tables) would otherwise look like a difference between the systems.
+    """
     taken: dict[str, dict[str, list[float]]] = {kind: {name: [] for name in subject.systems} for kind in _KINDS}
-    with ExitStack() as stack:
-        loops = {
-            name: stack.enter_context(_loops(system, subject.reference(image)))
-            for name, system in subject.systems.items()
-        }
-        for kind, what in _KINDS.items():
-            with step(f"in containers: {what}, {samples} times on each system"):
-                for number in range(samples + 1):
-                    for name, client in loops.items():
-                        rate = _ask(client, kind)
-                        if number:
-                            taken[kind][name].append(rate)
+    for block in range(BLOCKS):
+        with ExitStack() as stack:
+            loops = {
+                name: stack.enter_context(_loops(system, subject.reference(image)))
+                for name, system in _in_turn(subject.systems.items(), block)
+            }
+            with step(f"in containers: open, read, stat, list, exec; block {block + 1} of {BLOCKS}"):
+                for kind, rates in taken.items():
+                    _block(loops, kind, rates, -(-samples // BLOCKS))
     return [_compared(f"in a container: {_KINDS[kind]}", "1/s", rates, STEADY) for kind, rates in taken.items()]
+
+
+def _block(loops: dict[str, subprocess.Popen[str]], kind: str, rates: dict[str, list[float]], samples: int) -> None:
+    for number in range(samples + 1):
+        for name, client in _in_turn(loops.items(), number):
+            rate = _ask(client, kind)
+            if number:
+                rates[name].append(rate)
+
+
+def _in_turn(items: Iterable[tuple[str, _Thing]], number: int) -> list[tuple[str, _Thing]]:
+    """The two systems in an order that changes every time, so that neither always comes second."""
+    found = list(items)
+    return found[::-1] if number % 2 else found
 
 
 @contextmanager

@@ -12,7 +12,7 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-Unit = Literal["s", "ms", "µs", "bytes", "1/s", "ratio", "count"]
+Unit = Literal["s", "ms", "µs", "bytes", "1/s", "ratio"]
 
 
 @dataclass(frozen=True)
@@ -43,10 +43,17 @@ class Measure:
     note: str = ""
 
     @property
+    def ratios(self) -> tuple[float, ...]:
+        """HyperBox over the engine alone for samples that were taken one after the other; what disturbs one of a pair
+        mostly disturbs both."""
+        if len(self.vanilla) != len(self.hyperbox) or not all(self.vanilla):
+            return ()
+        return tuple(mine / base for mine, base in zip(self.hyperbox, self.vanilla, strict=True))
+
+    @property
     def ratio(self) -> float | None:
-        """Median on HyperBox over median on the engine alone."""
-        base = statistics.median(self.vanilla) if self.vanilla else 0.0
-        return statistics.median(self.hyperbox) / base if base else None
+        """The median of the ratios; None for what only HyperBox has."""
+        return statistics.median(self.ratios) if self.ratios else None
 
     @property
     def verdict(self) -> str:
@@ -65,7 +72,7 @@ class Measure:
             "unit": self.unit,
             "vanilla": _summary(self.vanilla),
             "hyperbox": _summary(self.hyperbox),
-            "ratio": self.ratio,
+            "ratio": _summary(self.ratios),
             "target": asdict(self.target) if self.target else None,
             "verdict": self.verdict or None,
             "note": self.note,
@@ -100,12 +107,11 @@ class Report:
         for name in ("engine alone", "with HyperBox", "ratio", *(("target", "") if targets else ())):
             table.add_column(name, justify="right", no_wrap=True)
         for measure in self.measures:
-            ratio = measure.ratio
             cells = [
                 measure.name,
                 _shown(measure.vanilla, measure.unit),
                 _shown(measure.hyperbox, measure.unit),
-                "" if ratio is None else f"{ratio:.2f}",
+                _shown(measure.ratios, "ratio"),
             ]
             if targets:
                 cells += [_target(measure), measure.verdict]
@@ -129,7 +135,7 @@ def _shown(samples: Sequence[float], unit: Unit) -> str:
     if not samples:
         return ""
     text = amount(statistics.median(samples), unit)
-    if len(samples) == 1 or unit == "bytes":
+    if len(samples) == 1 or unit == "bytes" or (unit == "ratio" and len(samples) < 4):
         return text
     if len(samples) > 3:
         low, _, high = statistics.quantiles(samples, n=4)
@@ -142,8 +148,8 @@ def amount(value: float, unit: Unit) -> str:
     """A value with its unit, three digits: `12.3 s`, `184 MB`."""
     if unit == "bytes":
         return f"{value / 1e6:.3g} MB" if value < 1e9 else f"{value / 1e9:.3g} GB"
-    if unit in ("ratio", "count"):
-        return f"{value:.3g}"
+    if unit == "ratio":
+        return f"{value:.2f}"
     return f"{value:.0f} {unit}" if value >= 1000 else f"{value:.3g} {unit}"
 
 
