@@ -58,6 +58,7 @@ def lab_run(home: LabHome) -> Iterator[Run]:
         try:
             try:
                 signal.pthread_sigmask(signal.SIG_UNBLOCK, _SIGNALS)
+                say(f"begins run {run.id}; Ctrl-C ends it and clears up")
                 yield run
             finally:
                 interrupts.closing = True
