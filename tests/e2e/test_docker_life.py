@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -66,7 +67,7 @@ def test_removed_images_leave_nothing_once_collected(system: System, lab: Lab) -
     assert system.daemon is not None
     reference = _pull(system, lab, "debian-base")
     container = system.hold(reference)
-    system.engine.docker("rmi", "-f", reference)
+    system.engine.ctr("-n", "moby", "images", "rm", "--sync", reference)  # Docker would keep it under another name
     assert json.loads(cli(system.daemon, "store", "gc", "--grace", "0", "--format", "json"))["objects"] == 0
     assert system.out("exec", container, "sh", "-c", "cat /usr/share/doc/base-files/copyright | wc -c") != "0"
     system.engine.docker("rm", "-f", container)
@@ -92,8 +93,9 @@ def test_containers_from_before_compaction_keep_their_tree(system: System, lab: 
         tree.paths.pop(path, None)
         fresh.paths.pop(path, None)
     found = differences(tree, fresh, made_by_engine=MADE_BY_ENGINE)
-    # While its folder is in use, a file has a second name: that of its object.
-    assert [line for line in found if not line.endswith(": links: 2 and 1")] == []
+    # While its folder is in use, a file has one name more: that of its object.
+    links = [re.fullmatch(r".*: links: (\d+) and (\d+)", line) for line in found]
+    assert [line for line, two in zip(found, links, strict=True) if not two or int(two[1]) != int(two[2]) + 1] == []
     assert len(_folders(system)) == 5, "two containers, each with an init layer, and the folder that one still uses"
     system.out("restart", "-t", "0", before)
     assert system.out("exec", before, "sh", "-c", "cat /kept; cat /etc/moved | wc -l; ls /etc/issue 2>&1 | wc -l") == (

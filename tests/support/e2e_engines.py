@@ -53,7 +53,7 @@ class System:
 
     def hold(self, image: str, *options: str) -> str:
         """The id of a new container in which nothing but `sleep` runs."""
-        return self.out("run", "-d", *HOST, "--entrypoint", "sleep", *options, image, FOREVER)
+        return self.out("run", "-d", *HOST, "--stop-signal", "KILL", "--entrypoint", "sleep", *options, image, FOREVER)
 
     def pid(self, container: str) -> int:
         """Process id of a running container."""
