@@ -104,6 +104,25 @@ def _uninterrupted() -> Iterator[None]:
             signal.signal(number, handler)
 
 
+@contextlib.contextmanager
+def _held_back() -> Iterator[None]:
+    """Let an interrupt wait until a process that is being started is known to its run; it comes at the end."""
+    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    caught = [number for number in numbers if callable(signal.getsignal(number))]
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    came: list[int] = []
+    before = {number: signal.signal(number, lambda number, _: came.append(number)) for number in caught}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+        for late in came:
+            signal.raise_signal(late)
+
+
 class Child:
     """A process that a run has started, with its log."""
 
@@ -185,14 +204,14 @@ class Run:
     def spawn(self, name: str, command: Sequence[str], *, env: Mapping[str, str] | None = None) -> Child:
         """Start a process in a session of its own, with its output in `<data>/<name>.log`."""
         log = self.data / f"{name}.log"
-        with log.open("ab") as output:
+        with log.open("ab") as output, _held_back():
             process = subprocess.Popen(
                 command, env=env, stdin=subprocess.DEVNULL, stdout=output, stderr=output, start_new_session=True
             )
-        began = start_time(process.pid)
-        if began is not None:
-            self._processes.append((process.pid, began))
-        self._record()
+            began = start_time(process.pid)
+            if began is not None:
+                self._processes.append((process.pid, began))
+            self._record()
         return Child(name, process, log)
 
     def on_close(self, closer: Callable[[], None]) -> None:
@@ -211,6 +230,7 @@ class Run:
                     closer()
                 except (OSError, LabError, subprocess.SubprocessError) as error:
                     failure = failure or error
+            _end_processes(self._processes)  # one may have started without reaching the object that stops it
             _erase(self.home, self.data)
         if failure:
             raise failure
