@@ -141,6 +141,9 @@ class Engine:
             lines.append(f"[proxy_plugins.{name}]\ntype = 'snapshot'\naddress = '{address}'")
             if major >= 2:
                 lines.append(f"[proxy_plugins.{name}.exports]\nenable_remote_snapshot_annotations = 'true'")
+                transfer = "plugins.'io.containerd.transfer.v1.local'"
+                lines += [f"[[{transfer}.unpack_config]]\nplatform = 'linux'\nsnapshotter = '{one}'"
+                          for one in ("overlayfs", name)]  # fmt: skip
         if self._cri:
             lines += self._cri_config(self._cri, major)
         return "\n".join(lines) + "\n"
