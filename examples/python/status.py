@@ -12,7 +12,9 @@ def summary(client: Client) -> str:
     except DaemonUnreachable as error:
         return f"down: {error.message}"
     saved = max(0, status.referenced_bytes - status.object_bytes)
-    return f"{status.health.status}: {status.layers} layers, {status.objects} objects, {saved >> 20} MiB saved by sharing"
+    return (
+        f"{status.health.status}: {status.layers} layers, {status.objects} objects, {saved >> 20} MiB saved by sharing"
+    )
 
 
 if __name__ == "__main__":
