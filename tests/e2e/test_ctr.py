@@ -45,7 +45,9 @@ def _pull(system: System, lab: Lab, name: str) -> str:
 
 def test_pull_and_run(system: System, lab: Lab) -> None:
     reference = _pull(system, lab, "debian-base")
-    out = system.engine.ctr("run", "--rm", "--snapshotter", "hyperbox", reference, "once", "cat", "/etc/os-release").stdout
+    out = system.engine.ctr(
+        "run", "--rm", "--snapshotter", "hyperbox", reference, "once", "cat", "/etc/os-release"
+    ).stdout
     assert "bookworm" in out
     system.engine.ctr("images", "pull", "--plain-http", "--snapshotter", "overlayfs", reference)
     trees = [
@@ -74,7 +76,9 @@ def test_usage_of_a_snapshot_and_its_end(system: System, lab: Lab) -> None:
     reference = _pull(system, lab, "busybox")
     snapshots = ("snapshots", "--snapshotter", "hyperbox")
     assert system.engine.ctr(*snapshots, "ls").stdout.count("Committed") == 1
-    system.engine.ctr("run", "--snapshotter", "hyperbox", reference, "one", "sh", "-c", "head -c 2000000 /dev/zero > /b")
+    system.engine.ctr(
+        "run", "--snapshotter", "hyperbox", reference, "one", "sh", "-c", "head -c 2000000 /dev/zero > /b"
+    )
     assert 2_000_000 <= int(system.engine.ctr(*snapshots, "usage", "-b", "one").stdout.split()[-2]) < 2_100_000
     system.engine.ctr("containers", "rm", "one")
     system.engine.ctr("images", "rm", "--sync", reference)

@@ -51,8 +51,6 @@ def busybox(system: System, lab: Lab) -> str:
     return reference
 
 
-
-
 def test_info_names_the_storage_driver(system: System) -> None:
     assert system.out("info", "-f", "{{.Driver}}") == ("hyperbox" if system.hyperbox else "overlayfs")
 
@@ -116,7 +114,9 @@ def _written(left: Scan, right: Scan) -> set[bytes]:
             and right.paths[p].mtime_ns > moment}  # fmt: skip
 
 
-def test_build_with_changes_deletions_copies_and_stages(system: System, base: str, busybox: str, tmp_path: Path) -> None:
+def test_build_with_changes_deletions_copies_and_stages(
+    system: System, base: str, busybox: str, tmp_path: Path
+) -> None:
     (tmp_path / "Dockerfile").write_text(
         f"FROM {base} AS stage\n"
         "COPY script /script\n"

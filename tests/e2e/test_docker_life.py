@@ -108,7 +108,9 @@ def test_containers_from_before_compaction_keep_their_tree(system: System, lab: 
 def test_files_that_two_images_share_are_kept_once(system: System, lab: Lab, tmp_path: Path) -> None:
     _pull(system, lab, "debian-base")
     objects = stored(system.client)[1]
-    data = system.engine.docker("run", "--rm", lab.image("debian-base")[1], "cat", "/usr/share/doc/base-files/copyright")
+    data = system.engine.docker(
+        "run", "--rm", lab.image("debian-base")[1], "cat", "/usr/share/doc/base-files/copyright"
+    )
     system.engine.docker("import", "-", "imported:1", stdin=archive({"elsewhere": data.stdout.encode()}))
     wait_until(lambda: bool(events(system.client, "layer.compacted")), 30, "compaction")
     assert stored(system.client)[1] == objects

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import contextlib
 import io
 import subprocess
 import sys
 import tarfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,7 +14,6 @@ from hyperbox import Client
 from hyperbox._dev.fidelity import Scan, scan
 from hyperbox._dev.lab import Engine, Hyperboxd
 from hyperbox._dev.lab.runs import mounts_below, wait_until
-from hyperbox.api.errors.base import HyperBoxError
 from hyperbox.api.messages import EventsRequest, GcRequest, ImageDetail, ImageLayer, ImageRequest
 from hyperbox.api.operations import EVENTS, HEALTH, IMAGE_EXPLAIN, LAYER_LS, STATUS, STORE_GC, STORE_STATS, STORE_VERIFY
 
@@ -138,17 +136,6 @@ def assert_sound(client: Client) -> None:
 def stored(client: Client) -> tuple[int, int]:
     """Numbers of layers and of objects in the store."""
     return len(client.call(LAYER_LS).layers), client.call(STORE_STATS).objects
-
-
-@contextlib.contextmanager
-def fails_with(code: str) -> Iterator[None]:
-    """Expect the error of this code."""
-    try:
-        yield
-    except HyperBoxError as error:
-        assert error.code == code
-    else:
-        raise AssertionError(f"no error, not {code}")
 
 
 def archive(files: Mapping[str, bytes]) -> bytes:

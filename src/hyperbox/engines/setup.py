@@ -14,6 +14,7 @@ from typing import Any
 
 import tomlkit
 from tomlkit.exceptions import TOMLKitError
+from tomlkit.items import AoT
 
 from hyperbox.api.errors.engines import EngineConfigUnreadable, EngineConfigVersion
 
@@ -24,6 +25,7 @@ _CRI = {
     3: ("io.containerd.cri.v1.images",),
     4: ("io.containerd.cri.v1.images",),
 }
+_TRANSFER = "io.containerd.transfer.v1.local"
 _NEW_VERSION = 2  # every containerd since 1.3 reads it, 2.x included
 
 
@@ -80,6 +82,7 @@ def containerd_config(text: str | None, file: Path, wiring: Wiring) -> str:
     if version > _NEW_VERSION:
         # The transfer service (2.1+) hands the labels of remote snapshots only to those that ask for them.
         exports["enable_remote_snapshot_annotations"] = "true"
+        _unpack_with(document, file)
     if wiring.cri:
         cri = _table(document, file, "plugins", *_CRI[version])
         cri["snapshotter"] = NAME
@@ -99,6 +102,25 @@ def _raise_version(document: tomlkit.TOMLDocument) -> None:
         if key in document:
             document[key] = ["io.containerd.grpc.v1.cri" if name == "cri" else name for name in document[key]]
     document.add("version", tomlkit.item(_NEW_VERSION))
+
+
+def _unpack_with(document: tomlkit.TOMLDocument, file: Path) -> None:
+    """Let the transfer service unpack into HyperBox, too; a list that is given takes the place of the default one."""
+    transfer = _table(document, file, "plugins", _TRANSFER)
+    entries = transfer.get("unpack_config")
+    if not entries:
+        entries = transfer["unpack_config"] = tomlkit.aot()
+        _add_unpacking(entries, "overlayfs")
+    if not isinstance(entries, list):
+        raise EngineConfigUnreadable(file=file, form="TOML", reason=f"`{_TRANSFER}.unpack_config` is not a list")
+    if not any(isinstance(entry, MutableMapping) and entry.get("snapshotter") == NAME for entry in entries):
+        _add_unpacking(entries, NAME)
+
+
+def _add_unpacking(entries: list[Any], snapshotter: str) -> None:
+    entry = tomlkit.table() if isinstance(entries, AoT) else tomlkit.inline_table()
+    entry.update({"platform": "linux", "snapshotter": snapshotter})
+    entries.append(entry)
 
 
 def _table(document: tomlkit.TOMLDocument, file: Path, *path: str) -> MutableMapping[str, Any]:
