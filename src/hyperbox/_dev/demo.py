@@ -76,16 +76,8 @@ class Demo:
             found.pull[image.key] = pulled.wall
             found.cpu += pulled.cpu
         found.disk = system.disk()
-        drop_caches()
-        containers = []
-        for image in self.images:
-            with step(f"{label}: docker run {image.key} until it answers"):
-                started = system.run(image, self.references[image.key])
-            containers.append(started.container)
-            found.start[image.key] = started.seconds
-        with step(f"{label}: counting pages in the page cache"):
-            found.cache = system.page_cache()
-        system.remove(containers)
+        running = system.start_cold(self.images, self.references, label)
+        found.start, found.cache = dict(running.start), running.cached
         return found
 
     def compare(self) -> dict[str, Comparison]:

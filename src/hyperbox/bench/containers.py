@@ -10,6 +10,7 @@ from typing import TypeVar
 
 from hyperbox._dev.lab import LabError, step
 from hyperbox._dev.lab.images import LabImage
+from hyperbox.bench.footprint import drop_caches
 from hyperbox.bench.images import Subject
 from hyperbox.bench.results import Measure, Target, Unit
 from hyperbox.bench.systems import HYPERBOX, VANILLA, System
@@ -96,6 +97,7 @@ def steady_state(subject: Subject, image: LabImage, samples: int) -> list[Measur
     """
     taken: dict[str, dict[str, list[float]]] = {kind: {name: [] for name in subject.systems} for kind in _KINDS}
     for block in range(BLOCKS):
+        drop_caches()  # what the containers themselves read is in the caches then, not what a measurement walked
         with ExitStack() as stack:
             loops = {
                 name: stack.enter_context(_loops(system, subject.reference(image)))

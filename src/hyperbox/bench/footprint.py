@@ -51,6 +51,12 @@ def drop_caches() -> None:
     Path("/proc/sys/vm/drop_caches").write_text("3")
 
 
+def cache_drops() -> int:
+    """How often the machine's caches have been emptied by hand since boot, by anybody."""
+    fields = dict(line.split() for line in Path("/proc/vmstat").read_text().splitlines())
+    return int(fields["drop_pagecache"])
+
+
 def _walk(top: bytes) -> Iterator[tuple[bytes, os.stat_result]]:
     """All paths of one file system at and below `top`; a folder comes before anything has listed it."""
     try:

@@ -56,20 +56,12 @@ def pulls(subject: Subject) -> list[Measure]:
 
 def starts(subject: Subject) -> list[Measure]:
     """Start every image with a cold page cache and leave it running; then count the page cache."""
-    ready: dict[str, dict[str, float]] = {name: {} for name in subject.systems}
-    cache: dict[str, float] = {}
-    for name, system in subject.systems.items():
-        drop_caches()
-        containers = []
-        for image in subject.images:
-            with step(f"{name}: docker run {image.key} until it is ready"):
-                started = system.run(image, subject.reference(image))
-            ready[name][image.key] = started.seconds
-            containers.append(started.container)
-        with step(f"{name}: counting pages in the page cache"):
-            cache[name] = system.page_cache()
-        system.remove(containers)
-    total = {name: sum(all_.values()) for name, all_ in ready.items()}
+    found = {
+        name: system.start_cold(subject.images, subject.references, name) for name, system in subject.systems.items()
+    }
+    ready = {name: one.start for name, one in found.items()}
+    total = {name: sum(one.start.values()) for name, one in found.items()}
+    cache = {name: float(one.cached) for name, one in found.items()}
     return [
         *(
             Measure(

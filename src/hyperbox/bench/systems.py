@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from hyperbox import linux
-from hyperbox._dev.lab import Engine, Hyperboxd, LabError, Run, step
+from hyperbox._dev.lab import Engine, Hyperboxd, LabError, Run, say, step
 from hyperbox._dev.lab.images import LabImage, Started, run_until_ready
 from hyperbox.api.messages import GcRequest
 from hyperbox.api.operations import STORE_GC, STORE_STATS
@@ -17,6 +17,7 @@ from hyperbox.client import Client
 
 VANILLA = "vanilla"
 HYPERBOX = "hyperbox"
+_ATTEMPTS = 5
 
 
 @dataclass(frozen=True)
@@ -26,6 +27,14 @@ class Pulled:
     wall: float
     cpu: float
     """Processor time of all daemons of the system over the pull."""
+
+
+@dataclass(frozen=True)
+class Running:
+    """Images that were started one after the other: seconds to ready by image, and bytes in the page cache then."""
+
+    start: Mapping[str, float]
+    cached: int
 
 
 class System:
@@ -105,6 +114,26 @@ class System:
                 if entry.fstype == "erofs" and entry.target.startswith(below)
             ]
         return footprint.cached_bytes(self.folders, mounts)
+
+    def start_cold(self, images: Sequence[LabImage], references: Mapping[str, str], label: str) -> Running:
+        """Start images with cold caches, count the page cache while all run, and remove their containers.
+
+        Begins again when somebody else empties the machine's caches meanwhile: neither time nor count would be true.
+        """
+        for _ in range(_ATTEMPTS):
+            footprint.drop_caches()
+            drops = footprint.cache_drops()
+            started: dict[str, Started] = {}
+            for image in images:
+                with step(f"{label}: docker run {image.key} until it is ready"):
+                    started[image.key] = self.run(image, references[image.key])
+            with step(f"{label}: counting pages in the page cache"):
+                cached = self.page_cache()
+            self.remove([one.container for one in started.values()])
+            if footprint.cache_drops() == drops:
+                return Running({key: one.seconds for key, one in started.items()}, cached)
+            say("somebody else has emptied this machine's caches meanwhile; starting again")
+        raise LabError("somebody keeps emptying this machine's caches; measure when it is alone")
 
     def clear(self) -> None:
         """Remove all containers and images, and see that their bytes are gone from the disk, so that a pull is cold."""
