@@ -16,8 +16,9 @@ def test_every_code_block_is_run_or_plainly_not_code() -> None:
     assert faults == []
 
 
-def test_playbooks_have_their_sections() -> None:
-    pages = (path for path in sorted((DOCS / "playbooks").rglob("*.md")) if path.name != "index.md")
+def test_playbooks_and_alerts_have_their_sections() -> None:
+    folders = (DOCS / "playbooks", DOCS / "troubleshooting/alerts")
+    pages = (path for folder in folders for path in sorted(folder.rglob("*.md")) if path.name != "index.md")
     assert {path.name: missing for path in pages if (missing := missing_sections(path.read_text()))} == {}
 
 
