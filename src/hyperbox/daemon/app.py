@@ -27,7 +27,7 @@ from hyperbox.daemon.http import HttpServer, make_app
 from hyperbox.daemon.images import Images
 from hyperbox.daemon.logs import configure_logs
 from hyperbox.daemon.provider import Provider, Repair, missing_objects
-from hyperbox.daemon.sockets import clear_socket, listen
+from hyperbox.daemon.sockets import claimed, clear_socket, listen
 from hyperbox.daemon.supervisor import Supervisor
 from hyperbox.daemon.telemetry import Events, Metrics, Watcher, resident_bytes
 from hyperbox.engines.containerd import Containerd
@@ -37,6 +37,9 @@ from hyperbox.snapshotter import Snapshotter, SnapshotterServer
 from hyperbox.store import Store
 
 log = structlog.get_logger("hyperbox.daemon")
+
+_COMPACTION_DELAY = 3.0
+"""Seconds from a commit: a container's start, or the next step of a build, is over by then."""
 
 
 def run_daemon(settings: Settings, source: str, *, rebuild: bool = False) -> None:
@@ -94,6 +97,8 @@ class Daemon:
         daemon.run.mkdir(mode=0o711, parents=True, exist_ok=True)
         store = Store.open(daemon.state, rebuild=self._rebuild)
         self._ends.callback(store.close)
+        # Before anything of a run folder is touched that may be another's, on another state folder.
+        self._ends.enter_context(claimed(daemon.run))
         self._store = store
         self._events = Events(store.catalogue)
         self._report_recovery()
@@ -120,6 +125,7 @@ class Daemon:
             provider=provider if limits.remote_layers else None,
             remote_timeout=limits.remote_timeout_seconds,
             compaction=limits.compaction,
+            compaction_delay=_COMPACTION_DELAY,
             observer=watcher,
         )
         self._ends.callback(self._snapshotter.close)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import grp
 import os
 import socket
@@ -22,6 +23,24 @@ def group_id(name: str) -> int:
         return grp.getgrnam(name).gr_gid
     except KeyError:
         raise GroupUnknown(group=name) from None
+
+
+@contextlib.contextmanager
+def claimed(run: Path) -> Iterator[None]:
+    """Have a run folder to ourselves: its mounts and sockets are ours to make, take over and take away.
+
+    Raises:
+        SocketInUse: Another daemon, on whatever state folder, serves from it.
+    """
+    lock = os.open(run / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise SocketInUse(socket=run / "snapshotter.sock") from None
+        yield
+    finally:
+        os.close(lock)
 
 
 def clear_socket(path: Path) -> None:

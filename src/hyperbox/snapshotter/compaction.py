@@ -38,14 +38,15 @@ _AGAIN: Final = 30.0
 class Compactor:
     """Turns committed folders into layers, one at a time, in the background."""
 
-    def __init__(self, service: Snapshotter, worker: Worker, *, minimum: int) -> None:
+    def __init__(self, service: Snapshotter, worker: Worker, *, minimum: int, delay: float) -> None:
         self._service = service
         self._worker = worker
         self._minimum = minimum
+        self._delay = delay
 
     def enqueue(self, identity: int) -> None:
         """Have the committed snapshot of this id compacted when its turn comes."""
-        self._worker.submit(f"compact {identity}", lambda: self._attempt(identity))
+        self._worker.submit(f"compact {identity}", lambda: self._attempt(identity), delay=self._delay)
 
     def _attempt(self, identity: int) -> None:
         snapshot = self._candidate(identity)

@@ -52,6 +52,7 @@ class Snapshotter:
         remote_timeout: float = 600.0,
         compaction: bool = True,
         compaction_minimum: int = 1,
+        compaction_delay: float = 0.0,
         observer: Observer | None = None,
     ) -> None:
         """Take up what is in the store.
@@ -59,7 +60,8 @@ class Snapshotter:
         `provider` brings layers in itself (composed data path only); it is waited for `remote_timeout` seconds a layer.
         `compaction` is what happens to folders in the background: on the composed data path they become layers, on the
         vanilla one their equal files become hard links.
-        `compaction_minimum` is the least number of bytes in shareable files that makes a folder worth compacting.
+        `compaction_minimum` is the least number of bytes in shareable files that makes a folder worth compacting;
+        `compaction_delay` seconds after its commit it begins, so that it does not compete with what the commit was for.
         """
         self._store: Final = store
         self._data_path: Final = data_path
@@ -77,7 +79,9 @@ class Snapshotter:
         self._remote: Final = RemoteLayers(provider, remote_timeout) if provider and data_path == "composed" else None
         path = data_path if compaction else "as they are"
         self._compactor: Final = (
-            Compactor(self, self._worker, minimum=compaction_minimum) if path == "composed" else None
+            Compactor(self, self._worker, minimum=compaction_minimum, delay=compaction_delay)
+            if path == "composed"
+            else None
         )
         self._linking: Final = FolderLinking(self, self._worker) if path == "vanilla" else None
         self._closed = False
