@@ -33,6 +33,8 @@ class Fault:
 
     path: str
     """Regular expression, searched."""
+    agent: str = ""
+    """Regular expression, searched in the client's User-Agent."""
     status: int = 0
     """Answer with this status and nothing else."""
     headers: Mapping[str, str] = field(default_factory=dict)
@@ -168,10 +170,10 @@ class RegistrySimulator:
 
     # --- for the handler
 
-    def take_fault(self, path: str) -> Fault | None:
+    def take_fault(self, path: str, agent: str = "") -> Fault | None:
         with self._lock:
             for fault in self.faults:
-                if re.search(fault.path, path):
+                if re.search(fault.path, path) and re.search(fault.agent, agent):
                     fault.times -= 1
                     if fault.times <= 0:
                         self.faults.remove(fault)
@@ -216,6 +218,10 @@ class _Server(http.server.ThreadingHTTPServer):
             if self.tls is not None:
                 request = self.tls.wrap_socket(request, server_side=True)
                 self._open.add(request)
+            elif request.recv(1, socket.MSG_PEEK) == b"\x16":
+                # A TLS greeting: engines go over to plain HTTP when they read an answer in it.
+                request.sendall(b"HTTP/1.0 400 Bad Request\r\n\r\n")
+                return
             super().finish_request(request, client_address)
             if self.tls is not None:
                 request.close()
@@ -246,13 +252,16 @@ class _Handler(http.server.BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         self._serve()
 
+    def do_HEAD(self) -> None:
+        self._serve()
+
     def do_POST(self) -> None:
         self._serve()
 
     def _serve(self) -> None:
         body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
         self.simulator.requests.append(Request(self.command, self.path, dict(self.headers.items())))
-        fault = self.simulator.take_fault(self.path) or Fault("")
+        fault = self.simulator.take_fault(self.path, self.headers.get("User-Agent", "")) or Fault("")
         if fault.before is not None:
             fault.before()
         path = urllib.parse.urlsplit(self.path).path
@@ -342,7 +351,8 @@ class _Handler(http.server.BaseHTTPRequestHandler):
             self.send_header(name, value)
         self.send_header("Content-Length", str(len(body)))
         self.end_headers()
-        self.wfile.write(body)
+        if self.command != "HEAD":
+            self.wfile.write(body)
 
     def _body(self, data: bytes, headers: dict[str, str], fault: Fault) -> None:
         if fault.corrupt:
@@ -363,7 +373,8 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         else:
             self.send_header("Transfer-Encoding", "chunked")
         self.end_headers()
-        self._send(data, fault)
+        if self.command != "HEAD":
+            self._send(data, fault)
 
     def _send(self, data: bytes, fault: Fault) -> None:
         if fault.chunked is not None:

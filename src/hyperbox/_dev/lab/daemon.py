@@ -66,11 +66,14 @@ class Hyperboxd:
         self._child = self.run.spawn(self.name, command, env=self._env)
         self._child.wait_for(lambda: accepts(self.snapshotter_socket), 60)
 
-    def stop(self, seconds: float = 30) -> None:
-        """SIGTERM, and wait."""
-        if self._child:
-            self._child.stop(seconds)
-            self._child = None
+    def stop(self, seconds: float = 30) -> int | None:
+        """SIGTERM, and wait; returns its exit status, None when it did not run."""
+        if not self._child:
+            return None
+        self._child.stop(seconds)
+        status: int | None = self._child.process.returncode
+        self._child = None
+        return status
 
     def kill(self) -> None:
         """SIGKILL, and wait."""
