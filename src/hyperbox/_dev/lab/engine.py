@@ -157,19 +157,22 @@ class Engine:
             folder = self.root / "certs.d" / cri.registry
             folder.mkdir(parents=True)
             (folder / "hosts.toml").write_text(f'server = "http://{cri.registry}"\n')
+        oom = "restrict_oom_score_adj = true"  # the pause container's is below ours, which takes CAP_SYS_RESOURCE
+        often = "stats_collect_period = 1"  # seconds between looks at the snapshots' sizes
         if major < 2:
             plugin = "plugins.'io.containerd.grpc.v1.cri'"
             return [
-                f"[{plugin}]\nsandbox_image = '{cri.pause_image}'\ndisable_tcp_service = true",
+                f"[{plugin}]\nsandbox_image = '{cri.pause_image}'\ndisable_tcp_service = true\n{oom}\n{often}",
                 f"[{plugin}.containerd]\n{snapshotter}\n{annotations}",
                 f"[{plugin}.cni]\n{cni}",
                 f"[{plugin}.registry]\n{hosts}",
             ]
         images, runtime = "plugins.'io.containerd.cri.v1.images'", "plugins.'io.containerd.cri.v1.runtime'"
         return [
-            f"[{images}]\n{snapshotter}\n{annotations}",
+            f"[{images}]\n{snapshotter}\n{annotations}\n{often}",
             f"[{images}.pinned_images]\nsandbox = '{cri.pause_image}'",
             f"[{images}.registry]\n{hosts}",
+            f"[{runtime}]\n{oom}",
             f"[{runtime}.cni]\n{cni}",
         ]
 
