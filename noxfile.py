@@ -1,6 +1,6 @@
 """Sessions of HyperBox. `nox -l` lists them; each prints what it installs.
 
-`nox -s demo` needs a Debian 12 machine, root and a Debian mirror; so do the engine tests of `nox -s tests`. What a
+`nox -s demo` needs a Debian 12 machine, root and Debian's archive; so do the engine tests of `nox -s tests`. What a
 session brings along lies in its own folder (`HYPERBOX_LAB`, by default ~/.cache/hyperbox/lab).
 """
 
@@ -44,10 +44,21 @@ def types(session: nox.Session) -> None:
 
 @nox.session(python=PYTHON)
 def tests(session: nox.Session) -> None:
-    """Run all tests, with real engines and containers where this machine allows them."""
+    """Run the tests, with real engines and containers where this machine allows them (about 20 minutes).
+
+    What takes longer is in the sessions `e2e` and `faults`.
+    """
     install(session, "tests", "docs")
     session.run("python", "-m", "hyperbox._dev.lab", "setup", "--for-tests")
-    session.run("pytest", *session.posargs)
+    session.run("pytest", *(session.posargs or ["-m", "not slow"]))
+
+
+@nox.session(python=PYTHON)
+def e2e(session: nox.Session) -> None:
+    """Run every end-to-end test: all lab images, second engine release, CRI (about 20 minutes)."""
+    install(session, "tests", "docs")
+    session.run("python", "-m", "hyperbox._dev.lab", "setup", "--all")
+    session.run("pytest", "tests/e2e", *session.posargs)
 
 
 @nox.session(python=PYTHON)
