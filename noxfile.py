@@ -38,7 +38,7 @@ def lint(session: nox.Session) -> None:
 @nox.session(python=PYTHON)
 def types(session: nox.Session) -> None:
     """Check types (mypy, strict)."""
-    install(session, "types")
+    install(session, "types", "docs")
     session.run("mypy")
 
 

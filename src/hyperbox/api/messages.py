@@ -50,7 +50,9 @@ class TaskState(Message):
     """One background task of the daemon."""
 
     name: str
+    """The task."""
     state: Literal["running", "idle", "failed", "stopped"]
+    """What it does now."""
     detail: str = ""
     """Why it failed, or what it does."""
 
@@ -63,14 +65,18 @@ class Health(Message):
     ready: bool
     """Whether the snapshotter socket serves calls."""
     tasks: list[TaskState]
+    """Each background task."""
 
 
 class FeatureState(Message):
     """What the kernel, file system or engine allows."""
 
     name: str
+    """What was tried."""
     present: bool
+    """Whether it works here."""
     detail: str
+    """What was seen, or what the kernel said."""
     needed_for: str
     """What HyperBox does with it."""
     remedy: str = ""
@@ -85,29 +91,40 @@ class Doctor(Message):
     data_path: Literal["composed", "vanilla"]
     """What this machine allows."""
     reason: str
+    """Why this data path."""
     features: list[FeatureState]
+    """Each thing that was tried."""
 
 
 class Status(Message):
     """The daemon at a glance."""
 
     version: str
+    """Version of the daemon."""
     pid: int
+    """Its process ID."""
     started: datetime
+    """When it started."""
     state: str
     """State folder."""
     run: str
     """Run folder."""
     data_path: Literal["composed", "vanilla"]
+    """How layers become containers' trees on this machine."""
     health: Health
+    """Health of its parts."""
     snapshots: int
+    """Snapshots of the engine, of all kinds."""
     layers: int
+    """Layers in the store."""
     objects: int
+    """Unique files that layers name."""
     object_bytes: int
     """Bytes that unique files take."""
     referenced_bytes: int
     """Bytes that layers would take without sharing."""
     compactions_pending: int
+    """Background jobs on layers that wait or run."""
     resident_bytes: int
     """Memory of the daemon."""
 
@@ -129,8 +146,11 @@ class ImageRow(Message):
     image: str
     """Reference, as the engine knows it."""
     manifest_digest: str
+    """Digest of the manifest for this platform."""
     platform: str
+    """As `linux/amd64`."""
     layers: int
+    """How many layers it has."""
     composed: int
     """Layers that are served from shared objects."""
     size: int
@@ -138,12 +158,14 @@ class ImageRow(Message):
     unique: int
     """Bytes of its files that no other image has."""
     last_used: datetime | None = None
+    """When HyperBox last pulled it; null where it never did."""
 
 
 class ImageList(Message):
     """All images that HyperBox serves."""
 
     images: list[ImageRow]
+    """Sorted by reference."""
 
 
 class ImageRequest(Message):
@@ -161,7 +183,9 @@ class ImageLayer(Message):
     digest: str
     """Digest of the compressed blob, empty where unknown."""
     diff_id: str
+    """Digest of the uncompressed layer."""
     chain_id: str
+    """Digest of this layer with all below it, by which the engine names snapshots."""
     layer: str
     """Identity in the store; empty for a plain folder."""
     form: Literal["composed", "folder", "absent"]
@@ -184,11 +208,17 @@ class ImageDetail(Message):
     """One image, layer by layer."""
 
     image: str
+    """Reference, as the engine knows it."""
     manifest_digest: str
+    """Digest of the manifest for this platform."""
     platform: str
+    """As `linux/amd64`."""
     size: int
+    """Bytes of all its files."""
     unique: int
+    """Bytes of its files that no other image has."""
     layers: list[ImageLayer]
+    """Bottom layer first."""
 
 
 class PullRequest(Message):
@@ -204,7 +234,9 @@ class LayerRow(Message):
     layer: str
     """Identity: sha256 of its metadata image."""
     diff_id: str
+    """Digest of the uncompressed layer; empty where it is not known."""
     source: str
+    """`pull`, `compacted` or `rebuilt`."""
     entries: int
     """Files, folders and links."""
     size: int
@@ -214,12 +246,14 @@ class LayerRow(Message):
     snapshots: int
     """Snapshots that use it."""
     created: datetime
+    """When it came."""
 
 
 class LayerList(Message):
     """All layers in the store."""
 
     layers: list[LayerRow]
+    """In the order in which they came."""
 
 
 class LayerRequest(Message):
@@ -235,12 +269,17 @@ class LayerFile(Message):
     """One entry of a layer."""
 
     path: str
+    """Absolute path in the layer."""
     kind: str
+    """`file`, `directory`, `symlink`, `whiteout`, …"""
     mode: str
     """Octal permission bits."""
     uid: int
+    """Owner."""
     gid: int
+    """Group."""
     size: int
+    """Bytes of a file's content."""
     object: str = ""
     """Digest of the content where it is a shared object."""
 
@@ -251,6 +290,7 @@ class LayerDetail(LayerRow):
     image: str = ""
     """Image it was fetched for."""
     blob_digest: str = ""
+    """Digest of the compressed blob; empty where it came from no registry."""
     mount: str = ""
     """Where its metadata image is mounted, if it is."""
     used_by: list[str] = Field(default_factory=list)
@@ -258,18 +298,22 @@ class LayerDetail(LayerRow):
     unique: int = 0
     """Bytes of its files that no other layer has."""
     files: list[LayerFile] = Field(default_factory=list)
+    """What is in it, by path, when it was asked for."""
 
 
 class StoreStats(Message):
     """What the store holds and what sharing saves."""
 
     objects: int
+    """Unique files that layers name."""
     object_bytes: int
     """Apparent size of all objects."""
     allocated_bytes: int
     """What they take on the disk."""
     layers: int
+    """Layers in the store."""
     metadata_bytes: int
+    """Bytes of the layers' metadata images and object lists."""
     referenced_bytes: int
     """Sum of the files of all layers, each counted in every layer it is in."""
     saved_bytes: int
@@ -277,6 +321,7 @@ class StoreStats(Message):
     sharing: float
     """`referenced_bytes` over `object_bytes`; 1.0 with nothing shared."""
     quarantined: int
+    """Damaged files that were moved aside."""
     free_bytes: int
     """Free space of the file system."""
 
@@ -296,7 +341,9 @@ class Damage(Message):
     name: str
     """Digest or identity."""
     detail: str
+    """Which layers need it, or what is wrong."""
     repaired: bool = False
+    """Whether it was fetched again."""
 
 
 class VerifyResult(Message):
@@ -305,8 +352,11 @@ class VerifyResult(Message):
     objects: int
     """Objects that were hashed."""
     layers: int
+    """Layers that were checked."""
     bytes: int
+    """Bytes that were hashed."""
     seconds: float
+    """Time that it took."""
     damage: list[Damage]
     """Empty when all is well."""
     unreferenced: int
@@ -326,35 +376,44 @@ class GcItem(Message):
     """One layer that was collected, with the reason."""
 
     name: str
+    """Identity of the layer."""
     reason: str
+    """Why it could go."""
     bytes: int
+    """Bytes of its metadata image."""
 
 
 class GcResult(Message):
     """Outcome of `store gc`."""
 
     dry_run: bool
+    """Whether nothing was really taken."""
     layers: list[GcItem]
+    """Layers that went."""
     objects: int
     """Objects collected."""
     bytes: int
     """Bytes freed on the disk."""
     seconds: float
+    """Time that it took."""
 
 
 class EventRow(Message):
     """One event."""
 
     time: datetime
+    """When it happened."""
     name: str
     """As declared in `hyperbox.api.events`."""
     data: dict[str, Any]
+    """The event's declared fields."""
 
 
 class EventsRequest(Message):
     """Which events to list."""
 
     limit: int = Field(default=100, ge=1, le=10_000)
+    """Most events to list, the latest."""
     name: str = ""
     """Only events of this name; empty for all."""
 
@@ -363,3 +422,4 @@ class EventList(Message):
     """Events, oldest first."""
 
     events: list[EventRow]
+    """Oldest first."""
