@@ -302,8 +302,10 @@ def parse_settings(
         where = tuple(str(part) for part in first["loc"])
         variable = f"{PREFIX}{'_'.join(where[:2])}".upper()
         origin = variable if variable in (environ or {}) else source
-        reason = f"{first['msg'].lower()} (found {first['input']!r})"
-        raise ConfigInvalid(source=origin, line=_line(text, where), key=".".join(where), reason=reason) from None
+        unknown = first["type"] == "extra_forbidden"
+        reason = "there is no such setting" if unknown else f"{first['msg'].lower()} (found {first['input']!r})"
+        line = _line(text, where) if origin == source else 1  # a variable has but one
+        raise ConfigInvalid(source=origin, line=line, key=".".join(where), reason=reason) from None
 
 
 def _line(text: str | None, where: tuple[str, ...]) -> int:

@@ -14,6 +14,7 @@ from hyperbox.api.messages import ImageDetail, ImageLayer, ImageList, ImageRow
 from hyperbox.daemon.sharing import unique_bytes
 from hyperbox.engines.containerd import Containerd, EngineImage
 from hyperbox.images import chain_ids, parse_reference
+from hyperbox.images.pull_job import SOURCE
 from hyperbox.store import Store
 from hyperbox.store.rows import ImageLayer as LayerHistory
 from hyperbox.store.rows import ImageRow as History
@@ -145,7 +146,7 @@ class Images:
             layer=record.layer_id if record else "",
             form="composed" if record else "folder" if snapshot else "absent",
             source=record.source if record else "engine" if snapshot else "",
-            reason=_reason(snapshot, history, composed=record is not None),
+            reason=_reason(snapshot, history, source=record.source if record else ""),
             size=record.size if record else snapshot.usage_bytes if snapshot else 0,
         )
         if history is None:
@@ -179,8 +180,8 @@ def _from_history(row: History) -> _Known:
     )
 
 
-def _reason(snapshot: SnapshotRow | None, history: LayerHistory | None, *, composed: bool) -> str:
-    """Why a layer is not one that HyperBox provided itself; empty where it is."""
+def _reason(snapshot: SnapshotRow | None, history: LayerHistory | None, *, source: str) -> str:
+    """Why a layer is not one that HyperBox provided itself; empty where it is. `source` is that of a composed layer."""
     if snapshot is not None:
         kept = snapshot.extra.get("reason")
         if kept:
@@ -188,7 +189,7 @@ def _reason(snapshot: SnapshotRow | None, history: LayerHistory | None, *, compo
     if history is not None and history.reason:
         return history.reason
     if snapshot is None:
-        return "" if composed else "the engine has not asked for it yet"
-    if history is None:
+        return "" if source else "the engine has not asked for it yet"
+    if history is None and source != SOURCE:
         return "the engine unpacked it: built, loaded, committed or pulled without labels"
     return ""
