@@ -9,6 +9,7 @@ import pytest
 from hyperbox._dev.docs import DOCS, EXAMPLES, REPOSITORY
 from hyperbox._dev.docs.checkers import ToolMissing, checker_for
 from hyperbox._dev.docs.fences import read_pages
+from hyperbox.api.settings import Settings, declared, parse_settings
 
 FILES = sorted(path for path in EXAMPLES.rglob("*") if path.is_file() and path.suffix != ".md")
 
@@ -21,6 +22,13 @@ def test_file(path: Path) -> None:
         assert checker(path.read_text()) == ""
     except ToolMissing as missing:
         pytest.skip(f"no {missing} on this machine")
+
+
+def test_the_example_configuration_holds_every_setting_with_its_default() -> None:
+    text = (EXAMPLES / "hyperbox.conf").read_text()
+    assert parse_settings(text) == Settings()
+    shown = {line.removeprefix("# ").partition(" = ")[0] for line in text.splitlines() if " = " in line}
+    assert {item.key for item in declared()} == shown
 
 
 def test_every_example_is_on_a_page() -> None:
