@@ -107,7 +107,6 @@ class Daemon:
         images, limits = self._settings.images, self._settings.snapshotter
         client = RegistryClient(_registry_settings(self._settings.registry))
         self._ends.callback(client.close)
-        self._repair = Repair(store, client)
         self._watcher = watcher = Watcher(self._events, self._metrics)
         self._puller = ImagePuller(
             store,
@@ -117,6 +116,7 @@ class Daemon:
             progress=self._progress,
         )
         self._ends.callback(self._puller.close)
+        self._repair = Repair(store, client, self._puller)
         provider = Provider(store, self._puller, limits.remote_timeout_seconds)
         self._snapshotter = Snapshotter(
             store,

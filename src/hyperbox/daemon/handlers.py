@@ -18,6 +18,7 @@ from hyperbox.api.errors.store import LayerNotFound
 from hyperbox.api.settings import Settings
 from hyperbox.daemon.http import Handlers
 from hyperbox.daemon.images import Images
+from hyperbox.daemon.provider import Repair
 from hyperbox.daemon.sharing import unique_bytes
 from hyperbox.daemon.telemetry import Events, resident_bytes
 from hyperbox.engines.doctor import examine
@@ -34,7 +35,7 @@ class Parts:
     store: Store
     images: Images
     puller: ImagePuller
-    repair: Callable[[Collection[bytes]], Collection[bytes]]
+    repair: Repair
     events: Events
     health: Callable[[], m.Health]
     pending_compactions: Callable[[], int]
@@ -198,6 +199,7 @@ class Operations:
         """Hash everything again; with `repair`, fetch damaged layers from where they came."""
         repair = self._parts.repair if request.repair else None
         found = self._store.verify(repair=repair)
+        restored = self._parts.repair.layers(found.damaged_layers) if request.repair else set()
         for digest in found.damaged:
             self._parts.events.record(e.OBJECT_QUARANTINED, object=digest.hex())
         return m.VerifyResult(
@@ -205,7 +207,7 @@ class Operations:
             layers=found.layers,
             bytes=found.hashed_bytes,
             seconds=found.seconds,
-            damage=list(_damage(found)),
+            damage=list(_damage(found, restored)),
             unreferenced=found.unreferenced,
         )
 
@@ -217,7 +219,7 @@ class Operations:
         return self._parts.collect(grace, request.dry_run)
 
 
-def _damage(found: Verification) -> Iterator[m.Damage]:
+def _damage(found: Verification, restored: Collection[str]) -> Iterator[m.Damage]:
     repaired = set(found.repaired)
     for digest, layers in found.missing.items():
         kind = "damaged-object" if digest in found.damaged else "missing-object"
@@ -226,7 +228,7 @@ def _damage(found: Verification) -> Iterator[m.Damage]:
     for digest, layers in found.wrong_size.items():
         yield m.Damage(kind="wrong-size", name=digest.hex(), detail=f"{len(layers)} layers say another size")
     for layer, detail in found.damaged_layers.items():
-        yield m.Damage(kind="damaged-layer", name=layer, detail=detail)
+        yield m.Damage(kind="damaged-layer", name=layer, detail=detail, repaired=layer in restored)
 
 
 def _moment(nanoseconds: int) -> datetime:

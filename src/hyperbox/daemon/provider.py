@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Set
 
 import structlog
 
 from hyperbox.api.errors import HyperBoxError
+from hyperbox.api.errors.store import LayerDamaged
 from hyperbox.images import ImagePuller, RegistryClient, erofs, parse_reference
 from hyperbox.images.folder_lookup import folder_lookup
 from hyperbox.images.ingest import ingest_layer
@@ -59,9 +60,10 @@ class Provider:
 class Repair:
     """Fetches layers again whose objects are damaged or missing."""
 
-    def __init__(self, store: Store, client: RegistryClient) -> None:
+    def __init__(self, store: Store, client: RegistryClient, puller: ImagePuller) -> None:
         self._store = store
         self._client = client
+        self._puller = puller
 
     def __call__(self, digests: Collection[bytes]) -> set[bytes]:
         """Put objects back from the blobs that they came in; return those that are here now.
@@ -73,7 +75,7 @@ class Repair:
         blobs = {
             record.blob_digest
             for record in self._store.layers.list()
-            if record.blob_digest and wanted & self._store.layers.objects_of(record.layer_id).keys()
+            if record.blob_digest and wanted & self._named(record.layer_id)
         }
         for image in self._store.catalogue.images.list():
             needed = blobs & {layer.digest for layer in image.layers}
@@ -82,6 +84,26 @@ class Repair:
                 blobs -= needed
                 wanted = {digest for digest in wanted if not self._store.objects.has(digest)}
         return set(digests) - wanted
+
+    def layers(self, layer_ids: Collection[str]) -> set[str]:
+        """Fetch whole layers again whose own files were damaged; return those that are here now."""
+        for image in self._store.catalogue.images.list():
+            if any(layer.layer_id in layer_ids and not self._is_here(layer.layer_id or "") for layer in image.layers):
+                try:
+                    self._puller.pull(parse_reference(image.reference).with_digest(image.manifest_digest))
+                except HyperBoxError as error:
+                    log.warning("repair failed", image=image.reference, code=error.code, reason=error.message)
+        return {layer_id for layer_id in layer_ids if self._is_here(layer_id)}
+
+    def _is_here(self, layer_id: str) -> bool:
+        record = self._store.layers.find(layer_id)
+        return record is not None and self._store.layers.is_here(record)
+
+    def _named(self, layer_id: str) -> Set[bytes]:
+        try:
+            return self._store.layers.objects_of(layer_id).keys()
+        except LayerDamaged:  # to be fetched as a whole
+            return frozenset()
 
     def _fetch(self, image: ImageRow, blobs: set[str]) -> None:
         try:

@@ -12,7 +12,10 @@ from hyperbox.store.sidecar import RECORD
 
 
 def _records(store: LayerStore, layer_id: str) -> Iterator[tuple[bytes, int, str]]:
-    data = store.objects_path(layer_id).read_bytes()
+    try:
+        data = store.objects_path(layer_id).read_bytes()
+    except FileNotFoundError:  # damaged and moved aside; `verify` reports it
+        return iter(())
     return ((digest, size, layer_id) for digest, size in RECORD.iter_unpack(data))
 
 

@@ -230,10 +230,15 @@ class PullJob:
 
 
 def find_layer(store: Store, chain_id: str, diff_id: str | None = None) -> LayerRecord | None:
-    """Return a layer that is right on top of this chain: the chain's own, or one that depends on nothing below."""
+    """Return a layer that is right on top of this chain: the chain's own, or one that depends on nothing below.
+
+    One whose files were damaged and moved aside is not here: fetching it again puts them back.
+    """
     record = store.layers.by_chain_id(chain_id)
     if record is None and diff_id is not None:
         record = store.layers.by_diff_id(diff_id)
+    if record is not None and not store.layers.is_here(record):
+        return None
     if record is not None:
         store.layers.touch(record.layer_id)
     return record

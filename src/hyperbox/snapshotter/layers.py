@@ -14,9 +14,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 from hyperbox.api.errors.linux import NotMounted
-from hyperbox.linux import UmountFlag, mount_erofs, mountinfo, umount
+from hyperbox.api.errors.store import LayerDamaged
+from hyperbox.linux import MountEntry, UmountFlag, mount_erofs, mountinfo, umount
 from hyperbox.snapshotter.options import Lower
 from hyperbox.store.layers import LayerStore
+from hyperbox.store.rows import LayerRecord
 
 
 class LayerMounts:
@@ -28,9 +30,11 @@ class LayerMounts:
         self._layers = layers
         self._lock = threading.Lock()
         self._mounted: dict[str, Lower] = {}
+        self._images: dict[str, int] = {}
+        """Inode numbers of the files that are mounted, by layer."""
 
     def ensure(self, layer_id: str) -> Lower:
-        """Return the layer as a mounted lower directory. Raises `LayerNotFound`, `MountFailed`."""
+        """Return the layer as a mounted lower directory. Raises `LayerNotFound`, `LayerDamaged`, `MountFailed`."""
         return self._present(layer_id) or self._made(layer_id)
 
     def _made(self, layer_id: str) -> Lower:
@@ -39,11 +43,23 @@ class LayerMounts:
 
     def _present(self, layer_id: str) -> Lower | None:
         lower = self._mounted.get(layer_id)
-        # Somebody may have unmounted it; an empty folder must never be taken for a layer.
-        return lower if lower is not None and is_other_device(lower.path, self._root) else None
+        # Somebody may have unmounted it; an empty folder must never be taken for a layer. And a damaged image that was
+        # moved aside stays mounted from where it is now; it must not be given to anybody any more.
+        if lower is None or self._images.get(layer_id) != self._inode(layer_id):
+            return None
+        return lower if is_other_device(lower.path, self._root) else None
+
+    def _inode(self, layer_id: str) -> int | None:
+        try:
+            return self._layers.image_path(layer_id).stat().st_ino
+        except FileNotFoundError:
+            return None
 
     def _mount(self, layer_id: str) -> Lower:
         record = self._layers.get(layer_id)
+        inode = self._inode(layer_id)
+        if inode is None:
+            raise LayerDamaged(layer=layer_id, reason="its image was damaged and moved aside")
         point = self._root / str(record.id)
         try:
             point.mkdir(mode=0o700)
@@ -55,6 +71,7 @@ class LayerMounts:
         except BaseException:
             point.rmdir()
             raise
+        self._images[layer_id] = inode
         lower = self._mounted[layer_id] = Lower(str(point), composed=True, objects=record.objects > 0)
         return lower
 
@@ -72,11 +89,16 @@ class LayerMounts:
             for name in os.listdir(self._root):
                 point = str(self._root / name)
                 record = wanted.get(point)
-                if record is not None and point in images and images[point].source == str(self._layers.path(record)):
+                if record is not None and point in images and self._is_of(images[point], record):
                     lower = Lower(point, composed=True, objects=record.objects > 0)
                     self._mounted[record.layer_id] = lower
+                    self._images[record.layer_id] = self._layers.path(record).stat().st_ino
                 else:
                     _unmount(Path(point))
+
+    def _is_of(self, mount: MountEntry, record: LayerRecord) -> bool:
+        path = self._layers.path(record)
+        return mount.source == str(path) and path.exists()
 
     def mounted(self) -> frozenset[str]:
         """Return the ids of the layers that are mounted."""

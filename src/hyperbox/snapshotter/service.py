@@ -19,7 +19,7 @@ from typing import Any, Final, Literal
 
 from hyperbox.api.errors.base import HyperBoxError
 from hyperbox.api.errors.snapshotter import LayerAlreadyHere, SnapshotDamaged, SnapshotNotFound
-from hyperbox.api.errors.store import LayerNotFound
+from hyperbox.api.errors.store import LayerDamaged, LayerNotFound
 from hyperbox.snapshotter.assembled import AssembledMounts
 from hyperbox.snapshotter.compaction import Compactor
 from hyperbox.snapshotter.folders import Folders, disk_usage
@@ -305,7 +305,7 @@ class Snapshotter:
             return Lower(self._folders.fs(snapshot.id), composed=False)
         try:
             return self._layers.ensure(snapshot.layer)
-        except LayerNotFound as error:
+        except (LayerDamaged, LayerNotFound) as error:
             raise SnapshotDamaged(key=snapshot.name, reason=error.message) from error
 
     @contextlib.contextmanager

@@ -166,7 +166,8 @@ def _drop_quarantine(objects: ObjectStore, *, dry_run: bool) -> int:
     with os.scandir(objects.quarantine_folder) as entries:
         for entry in entries:
             info = entry.stat(follow_symlinks=False)
-            if info.st_ctime < limit:
+            # Folders are what containers wrote, set aside when the catalogue was lost: for their owner to delete.
+            if info.st_ctime < limit and not entry.is_dir(follow_symlinks=False):
                 freed += info.st_blocks * 512
                 if not dry_run:
                     os.unlink(entry.path)

@@ -173,6 +173,14 @@ class LayerStore:
         """All layers in the order in which they came."""
         return self._catalogue.layers.list()
 
+    def is_here(self, record: LayerRecord) -> bool:
+        """Whether a layer's files are in place: a damaged one that a snapshot needs keeps its row without them."""
+        try:
+            complete = self.image_path(record.layer_id).stat().st_size == record.metadata_bytes
+            return complete and self.objects_path(record.layer_id).exists()
+        except FileNotFoundError:
+            return False
+
     def hold(self, lease: Lease, layer_id: str) -> LayerRecord | None:
         """Protect a layer with a lease, then look: what is found stays for as long as the lease lives."""
         with self.lock:

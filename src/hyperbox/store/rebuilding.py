@@ -38,6 +38,25 @@ def open_catalogue(path: Path, quarantine: Path, *, rebuild: bool) -> tuple[Cata
     return Catalogue(path), True
 
 
+def set_snapshots_aside(state: Path) -> Path | None:
+    """Move the folders of snapshots to quarantine as they are; return where, None when there are none.
+
+    Nobody knows any more which snapshot a folder belongs to, but what containers wrote is in them, and whoever owns
+    it must be able to get it back. Containers that run go on: their mounts hold the folders, not the names.
+    """
+    folder = state / "snapshots"
+    try:
+        empty = not any(folder.iterdir())
+    except FileNotFoundError:
+        return None
+    if empty:
+        return None
+    target = state / "quarantine" / f"snapshots.{time.time_ns()}"
+    os.rename(folder, target)
+    sync_directory(state)
+    return target
+
+
 def rebuild_layers(layers: LayerStore, catalogue: Catalogue) -> list[LayerRecord]:
     """Make rows for the layers whose files are whole; what does not match its name goes to quarantine.
 

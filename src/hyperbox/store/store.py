@@ -80,6 +80,7 @@ class Store:
         leftovers = self.objects.clear_ingest()
         reason = recovery.stop_reason(self.catalogue, self._boot)
         if lost:
+            rebuilding.set_snapshots_aside(self.state)
             rebuilding.rebuild_layers(self.layers, self.catalogue)
             reason = "power loss"  # nothing is known of the last stop, so everything counts as young
         if reason == "power loss":

@@ -59,10 +59,10 @@ class Hyperboxd:
         """The file with everything it has printed."""
         return self.run.data / f"{self.name}.log"
 
-    def start(self) -> None:
-        """Start it and wait until its snapshotter socket takes connections."""
+    def start(self, *options: str) -> None:
+        """Start it, with further options, and wait until its snapshotter socket takes connections."""
         folders = ["--state", str(self.state), "--run", str(self.run_folder)]
-        command = [sys.executable, "-m", "hyperbox.daemon.main", *folders]
+        command = [sys.executable, "-m", "hyperbox.daemon.main", *folders, *options]
         self._child = self.run.spawn(self.name, command, env=self._env)
         self._child.wait_for(lambda: accepts(self.snapshotter_socket), 60)
 
