@@ -29,6 +29,9 @@ from hyperbox.snapshotter.service import Snapshotter
 
 SERVICE: Final = "containerd.services.snapshots.v1.Snapshots"
 
+_AT_ONCE: Final = frozenset({"Stat", "List"})
+"""Methods that only look at what is in memory: a thread would cost more than the call."""
+
 BATCH: Final = 100
 """Records in one message of List."""
 
@@ -126,7 +129,10 @@ class Service:
                 request = await stream.recv_message()
                 if request is None:  # the caller closed its side without a word
                     raise GRPCError(Status.INVALID_ARGUMENT, "no message")
-                answer = await self._on_thread(method, request, lambda: not gone.is_set())
+                if name in _AT_ONCE:
+                    answer = method(request, lambda: True)
+                else:
+                    answer = await self._on_thread(method, request, lambda: not gone.is_set())
                 for message in list(answer) if streaming else [answer]:
                     await stream.send_message(message)
             except asyncio.CancelledError:  # the caller hung up, its time is over, or the server stops
