@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from hyperbox.linux._mountinfo import MountEntry, is_mount_point, mountinfo, parse_mountinfo
     from hyperbox.linux._mounts import MountFlag, UmountFlag, bind, ensure_private_folder, make_private, mount, umount
     from hyperbox.linux._overlay import mount_overlay, overlay_options
-    from hyperbox.linux._pagecache import CacheUse, cache_use, drop_file_cache, read_ahead, resident_bytes
+    from hyperbox.linux._pagecache import CacheUse, cache_use, drop_file_cache, drop_lookups, read_ahead, resident_bytes
     from hyperbox.linux._probe import probe
     from hyperbox.linux._process import boot_id, capabilities, kernel_version, rss_bytes
     from hyperbox.linux._systemd import listen_fds, notify_systemd, watchdog_seconds
@@ -68,6 +68,8 @@ _HOME = {
         "CacheUse",
         "cache_use",
         "drop_file_cache",
+        "drop_lookups",
+        "drop_lookups",
         "read_ahead",
         "resident_bytes",
     ),
@@ -104,6 +106,7 @@ __all__ = [
     "capabilities",
     "clone_idmapped",
     "drop_file_cache",
+    "drop_lookups",
     "ensure_private_folder",
     "filesystem_usage",
     "is_mount_point",

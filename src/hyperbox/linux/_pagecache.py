@@ -67,6 +67,20 @@ def drop_file_cache(path: StrPath) -> None:
         os.posix_fadvise(handle.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
 
 
+def drop_lookups() -> bool:
+    """Have the kernel forget all names and inodes that nobody uses; whether it was allowed to.
+
+    An overlay keeps the data file of each inode that it has looked up, and no call forgets a single one. This one is
+    for the whole machine and costs everybody some look-ups, so it is for emergencies. Files that are open stay.
+    """
+    try:
+        with open("/proc/sys/vm/drop_caches", "w") as control:
+            control.write("2")
+    except OSError:
+        return False
+    return True
+
+
 def read_ahead(path: StrPath, offset: int = 0, length: int = 0) -> None:
     """Ask the kernel to bring a range of `path` (length 0: to the end) into the page cache without waiting for it."""
     with translated(f"posix_fadvise {os.fsdecode(path)}"), _open(path) as handle:

@@ -8,6 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from itertools import islice
 
+from hyperbox import linux
 from hyperbox.api.errors.store import LayerDamaged
 from hyperbox.store.layers import LayerStore
 from hyperbox.store.objects import FOLDERS, ObjectStore
@@ -72,6 +73,10 @@ def verify(
     bad_layers = _check_layers(layers)
     named = _named(layers)
     sizes, damaged, strangers = _hash_objects(objects, workers, len(named), progress)
+    if damaged:
+        # A running container that looked a damaged file up keeps its inode, whatever its name is now: it would go on
+        # to read wrong bytes, also after the repair.
+        linux.drop_lookups()
     missing: dict[bytes, tuple[str, ...]] = {}
     wrong: dict[bytes, tuple[str, ...]] = {}
     wanted: set[bytes] = set()
