@@ -1,4 +1,4 @@
-"""The proof: what a container sees on HyperBox is what it sees on plain overlayfs, in everything a program can notice."""
+"""The proof: a container on HyperBox sees what it sees on plain overlayfs, in everything a program can notice."""
 
 from __future__ import annotations
 

@@ -183,9 +183,9 @@ def _from_history(row: History) -> _Known:
 def _reason(snapshot: SnapshotRow | None, history: LayerHistory | None, *, source: str) -> str:
     """Why a layer is not one that HyperBox provided itself; empty where it is. `source` is that of a composed layer."""
     if snapshot is not None:
-        kept = snapshot.extra.get("reason")
-        if kept:
-            return str(kept)
+        declined = snapshot.extra.get("declined")
+        if declined:
+            return f"{declined['code']}: {declined['reason']}"
     if history is not None and history.reason:
         return history.reason
     if snapshot is None:

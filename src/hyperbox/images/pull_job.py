@@ -9,6 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Final
 
+from hyperbox.api.errors.base import HyperBoxError
 from hyperbox.api.errors.registry import LayerForeign, LowerLayersMissing, PullCancelled
 from hyperbox.images import erofs, media
 from hyperbox.images.ingest import LayerContent, resolve_implicit
@@ -197,7 +198,7 @@ class PullJob:
         content: LayerContent | None = None,
     ) -> None:
         layer.state = state
-        row = _row(layer, reason="" if error is None else str(error) or type(error).__name__)
+        row = _row(layer, reason="" if error is None else _words(error))
         if record is not None:
             row = replace(row, layer_id=record.layer_id, source=record.source)
         if flight is not None:
@@ -242,6 +243,10 @@ def find_layer(store: Store, chain_id: str, diff_id: str | None = None) -> Layer
     if record is not None:
         store.layers.touch(record.layer_id)
     return record
+
+
+def _words(error: BaseException) -> str:
+    return f"{error.code}: {error.message}" if isinstance(error, HyperBoxError) else f"{type(error).__name__}: {error}"
 
 
 def _row(layer: PullLayer, *, reason: str) -> ImageLayer:
