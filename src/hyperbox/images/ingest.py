@@ -27,7 +27,7 @@ from hyperbox.images.tree import Inode, Kind, Tree
 if TYPE_CHECKING:
     from hashlib import _Hash
 
-INLINE: Final = 1024
+INLINE: Final = 2048
 """Longest content that travels in the layer's metadata instead of an object, in bytes."""
 WHOLE: Final = 4 << 20
 """Longest content that is held in memory: hashed first, so that nothing is written when it is here already."""
