@@ -40,7 +40,7 @@ def test_each_version_gets_plugin_and_cri_where_it_expects_them(version, cri):
     assert plugin["type"] == "snapshot"
     assert plugin["address"] == "/run/hyperbox/snapshotter.sock"
     assert plugin["exports"]["root"] == "/var/lib/hyperbox"
-    assert ("enable_remote_snapshot_annotations" in plugin["exports"]) == (version > 2)
+    assert plugin["exports"]["enable_remote_snapshot_annotations"] == "true"
     table = config["plugins"]
     for name in cri:
         table = table[name]

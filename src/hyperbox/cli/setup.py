@@ -75,12 +75,14 @@ def _wiring(config: Path | None, *, cri: bool) -> Wiring:
 
 def _carry_out(changes: list[Change], *, apply: bool, restart: str) -> None:
     from hyperbox.engines.apply import apply as write
-    from hyperbox.engines.apply import backup_of
+    from hyperbox.engines.apply import backup_of, check
 
     needed = [change for change in changes if change.needed]
     if not needed:
         typer.echo("nothing to change: the engine is set up already")
         return
+    for change in needed if apply else ():
+        check(change)  # all of them, before any is written
     for change in needed:
         if apply:
             write(change)

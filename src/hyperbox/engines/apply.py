@@ -75,7 +75,7 @@ def apply(change: Change) -> None:
     change.file.parent.mkdir(parents=True, exist_ok=True)
     mode = change.file.stat().st_mode & 0o777 if change.old is not None else 0o644
     original = json.loads(record.read_text()) if record.exists() else {"existed": change.old is not None}
-    _check(change)
+    check(change)
     if not record.exists() and change.old is not None:
         atomic_replace(backup_of(change.file), change.old.encode(), mode=mode)
     state = {"existed": original["existed"], "sha256": hashlib.sha256(change.new.encode()).hexdigest()}
@@ -104,8 +104,12 @@ def undo(file: Path) -> None:
     record.unlink()
 
 
-def _check(change: Change) -> None:
-    """Ask the engine's own program, where it is installed, whether it understands the new file."""
+def check(change: Change) -> None:
+    """Ask the engine's own program, where it is installed, whether it understands the new file.
+
+    Raises:
+        SetupCheckFailed: It does not.
+    """
     dockerd = change.file.suffix == ".json"
     program = shutil.which("dockerd" if dockerd else "containerd")
     if program is None:

@@ -79,10 +79,9 @@ def containerd_config(text: str | None, file: Path, wiring: Wiring) -> str:
     plugin["address"] = str(wiring.socket)
     exports = _table(document, file, "proxy_plugins", NAME, "exports")
     exports["root"] = str(wiring.state)
-    if version > _NEW_VERSION:
-        # The transfer service (2.1+) hands the labels of remote snapshots only to those that ask for them.
-        exports["enable_remote_snapshot_annotations"] = "true"
-        _unpack_with(document, file)
+    # The transfer service (2.1+) hands the labels of remote snapshots only to those that ask for them.
+    exports["enable_remote_snapshot_annotations"] = "true"
+    _unpack_with(document, file)
     if wiring.cri:
         cri = _table(document, file, "plugins", *_CRI[version])
         cri["snapshotter"] = NAME
