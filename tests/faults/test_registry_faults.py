@@ -6,7 +6,7 @@ import itertools
 import re
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import pytest
@@ -55,7 +55,7 @@ def simulator() -> Iterator[RegistrySimulator]:
 def no_thread_is_left(place: Place, idle_threads: int) -> Iterator[None]:
     yield
     wait_until(lambda: place.threads() <= idle_threads + _THREADS, 30, "the end of the threads of a failed pull")
-    assert place.ingest() == []
+    wait_until(lambda: not place.ingest(), 10, "the end of the layers above the failed one")
     place.check_state()
 
 
@@ -89,11 +89,10 @@ def test_the_engine_does_what_hyperbox_cannot(
     place.see(reference, image.files)
     told = layers(place.client, reference)[layer]
     assert told.reason, told
-    declined = [row for row in events(place.client, e.LAYER_DECLINED.name) if row["image"] == reference]
-    assert len(declined) >= 1
+    declined = _declined(place, reference)
     assert str(declined[0]["code"]).startswith(code), declined
     # A layer that had failed when the engine came to it was held off; that says the reason, too.
-    assert str(declined[0]["reason"]).endswith(told.reason)
+    assert str(declined[0]["reason"]).rpartition(" s: ")[2] in told.reason
     if layer == 2:
         below = layers(place.client, reference)[1]
         assert (below.form, below.source, below.reason) == ("composed", "pull", "")
@@ -128,8 +127,7 @@ def test_a_layer_that_failed_is_not_tried_at_once_again(place: Place, simulator:
     blob = digest(image.layers[1][0])
     simulator.fail(f"/blobs/{blob}", agent=HYPERBOX, status=404, times=1)
     place.engine.docker("pull", "-q", reference)
-    declined = lambda: [row for row in events(place.client, e.LAYER_DECLINED.name) if row["image"] == reference]  # noqa: E731
-    chain = str(declined()[0]["chain_id"])
+    chain = str(_declined(place, reference)[0]["chain_id"])
     began = time.monotonic()
     asked = _asked(simulator, blob)
     place.engine.docker("rmi", reference)
@@ -140,9 +138,12 @@ def test_a_layer_that_failed_is_not_tried_at_once_again(place: Place, simulator:
     if time.monotonic() - began > 8:
         pytest.skip("this machine is too slow to pull twice within the hold-off of 10 s")
     assert _asked(simulator, blob) == asked
-    assert len(declined()) == 2
-    assert declined()[-1]["code"] == LayerHeldOff.code
+    assert [row["code"] == LayerHeldOff.code for row in _declined(place, reference)] == [False, True]
     place.see(reference, image.files)
+
+
+def _declined(place: Place, reference: str) -> list[Mapping[str, object]]:
+    return [row for row in events(place.client, e.LAYER_DECLINED.name) if row["image"] == reference]
 
 
 def _asked(simulator: RegistrySimulator, blob: str) -> int:

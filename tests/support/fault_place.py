@@ -128,14 +128,17 @@ class Place:
         rows = self.rows()
         known = {key.rpartition("/")[2] for key, *_ in before + rows}
         assert listed <= known, f"snapshots of the engine that HyperBox lost: {sorted(listed - known)}"
-        folders = {int(name) for name in os.listdir(self.daemon.state / "snapshots")}
-        with_row = {number for _, number, *_ in rows}
-        assert folders <= with_row, f"folders without snapshot: {sorted(folders - with_row)}"
         raw = {number for _, number, raw, kind in rows if raw and kind != "view"}
-        assert raw <= folders, f"snapshots without folder: {sorted(raw - folders)}"
+        lost = {number for number in raw if number not in self._folders()} & {number for _, number, *_ in self.rows()}
+        assert not lost, f"snapshots without folder: {sorted(lost)}"
+        # A snapshot that is removed goes before its folder does.
+        wait_until(lambda: self._folders() <= {number for _, number, *_ in self.rows()}, 10, "the end of old folders")
         layers = {row[0] for row in self.query("SELECT id FROM layers")}
         mounted = {int(Path(point).name) for point in mounts_below(self.daemon.run_folder / "l")}
         assert mounted <= layers, f"mounted layers without row: {sorted(mounted - layers)}"
+
+    def _folders(self) -> set[int]:
+        return {int(name) for name in os.listdir(self.daemon.state / "snapshots")}
 
     def rows(self) -> list[tuple[Any, ...]]:
         """Key, id, whether it is a folder, and kind of all snapshots of the catalogue."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import random
 import threading
 import time
@@ -11,6 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from hyperbox._dev.lab import LabError
+from hyperbox._dev.lab.runs import wait_until
 from hyperbox.api.errors.base import HyperBoxError
 from support.fault_images import SmallImage, small_image
 from support.fault_place import BACKOFF, Place
@@ -90,14 +92,14 @@ class Workload:
         while True:
             if kind == "pull":
                 small = self.image()
-                yield f"pull {small.seed}", lambda small=small: self._pull(small)  # type: ignore[misc]
+                yield f"pull {small.seed}", functools.partial(self._pull, small)
             elif kind == "medium":
                 name = self._dice.choice(sorted(self._medium))
-                yield f"pull {name}", lambda name=name: self._pull_medium(self._medium[name])  # type: ignore[misc]
+                yield f"pull {name}", functools.partial(self._pull_medium, self._medium[name])
             elif kind == "raw":
                 small = self.image()
-                job = self._dice.choice([self._load, self._commit])
-                yield f"{job.__name__[1:]} {small.seed}", lambda job=job, small=small: job(small)  # type: ignore[misc]
+                name, job = self._dice.choice([("load", self._load), ("commit", self._commit)])
+                yield f"{name} {small.seed}", functools.partial(job, small)
             else:
                 time.sleep(0.3)
                 yield "gc", self._gc
@@ -125,6 +127,22 @@ class Workload:
         self._stop.set()
         self._killed.set()
         self._place.daemon.kill()
+
+    def start(self, *, killed_after: float | None = None) -> None:
+        """Start the daemon again; with `killed_after`, kill it so many seconds into that, and start it once more."""
+        daemon = self._place.daemon
+        if killed_after is not None:
+            first = threading.Thread(target=self._begin)
+            first.start()
+            wait_until(lambda: daemon.pid != 0 or not first.is_alive(), 10, "the process")
+            first.join(killed_after)
+            daemon.kill()
+            first.join()
+        daemon.start()
+
+    def _begin(self) -> None:
+        with contextlib.suppress(LabError):  # it says that the process was killed
+            self._place.daemon.start()
 
     def _run(self, kind: str, outcome: Outcome) -> None:
         for name, job in self._jobs(kind):

@@ -1,7 +1,7 @@
 """The folders of snapshots: `snapshots/<id>/fs` with what a snapshot changes, and `work` for overlayfs.
 
-Ids are never used twice, so a folder is made before its row and removed after it: SIGKILL in between leaves a folder
-without a row, which `sweep` takes at the next start. Errors of the file system are raised as `OSError`.
+No two rows ever have one id, so a folder is made before its row and removed after it: SIGKILL in between leaves a
+folder without a row, which `sweep` takes at the next start. Errors of the file system are raised as `OSError`.
 """
 
 from __future__ import annotations
@@ -39,7 +39,12 @@ class Folders:
     def create(self, identity: int, *, active: bool, owner: tuple[int, int] | None) -> None:
         """Make the folder of a snapshot; as in containerd its root has mode 0755 and the owner of the parent's root."""
         top = self.root / str(identity)
-        top.mkdir(mode=0o700)
+        try:
+            top.mkdir(mode=0o700)
+        except FileExistsError:
+            # The number of a row that was rolled back on a disk so full that its folder could not be removed either.
+            self.remove(identity)
+            top.mkdir(mode=0o700)
         try:
             os.mkdir(top / "fs")
             os.chmod(top / "fs", 0o755)  # noqa: S103 - the root of a container; the folders above it are closed

@@ -249,13 +249,22 @@ class Snapshotter:
         mapping = id_mapping(labels)
         owner = mapping.root if mapping else self._root_owner(key, parent)
 
+        folder: list[int] = []
+
         def effect(made: Snapshot) -> None:
+            folder.append(made.id)
             if kind is Kind.ACTIVE or not parent:
                 self._folders.create(made.id, active=kind is Kind.ACTIVE, owner=owner)
 
         with self._lock:
             change = self._machine.create(kind, key, parent, labels, now_ns=time.time_ns(), extra=extra)
-            snapshot = self.persist(change, effect)
+            try:
+                snapshot = self.persist(change, effect)
+            except BaseException:
+                for identity in folder:  # the row could not be committed, and its number comes again
+                    with contextlib.suppress(OSError):
+                        self._folders.remove(identity)
+                raise
             assert snapshot is not None
             chain = self._machine.chain(snapshot)
         try:
