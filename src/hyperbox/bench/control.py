@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import subprocess
 import sys
 import time
@@ -11,7 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import grpc
+from grpclib.client import Channel, UnaryStreamMethod, UnaryUnaryMethod
 
 from hyperbox._dev.lab import LabError, step
 from hyperbox.api.messages import LayerRequest
@@ -66,23 +67,29 @@ def _milliseconds(call: Callable[[], object], samples: int) -> tuple[float, ...]
 
 @contextmanager
 def _stat(system: System) -> Iterator[Callable[[], object]]:
+    """Give a function that asks for one snapshot over one kept connection, as containerd does."""
     assert system.daemon is not None
-    with grpc.insecure_channel(f"unix:{system.daemon.snapshotter_socket}") as channel:
-        metadata: Any = (("containerd-namespace", "moby"),)
-        listing = channel.unary_stream(
-            f"/{_SERVICE}/List",
-            request_serializer=pb.ListSnapshotsRequest.SerializeToString,
-            response_deserializer=pb.ListSnapshotsResponse.FromString,
-        )
-        answers = listing(pb.ListSnapshotsRequest(snapshotter="hyperbox"), metadata=metadata)
-        keys = [info.name for answer in answers for info in answer.info]
-        stat = channel.unary_unary(
-            f"/{_SERVICE}/Stat",
-            request_serializer=pb.StatSnapshotRequest.SerializeToString,
-            response_deserializer=pb.StatSnapshotResponse.FromString,
-        )
-        request = pb.StatSnapshotRequest(snapshotter="hyperbox", key=keys[0])
-        yield lambda: stat(request, metadata=metadata)
+    with asyncio.Runner() as runner:
+        loop = runner.get_loop()
+        channel = Channel(path=str(system.daemon.snapshotter_socket), loop=loop)
+        try:
+            listing: UnaryStreamMethod[Any, Any] = UnaryStreamMethod(
+                channel, f"/{_SERVICE}/List", pb.ListSnapshotsRequest, pb.ListSnapshotsResponse
+            )
+            answers = runner.run(_call(listing, pb.ListSnapshotsRequest(snapshotter="hyperbox")))
+            key = next(info.name for answer in answers for info in answer.info)
+            stat: UnaryUnaryMethod[Any, Any] = UnaryUnaryMethod(
+                channel, f"/{_SERVICE}/Stat", pb.StatSnapshotRequest, pb.StatSnapshotResponse
+            )
+            request = pb.StatSnapshotRequest(snapshotter="hyperbox", key=key)
+            yield lambda: runner.run(_call(stat, request))
+        finally:
+            loop.call_soon(channel.close)
+            runner.run(asyncio.sleep(0))
+
+
+async def _call(method: UnaryUnaryMethod[Any, Any] | UnaryStreamMethod[Any, Any], request: Any) -> Any:
+    return await method(request, metadata={"containerd-namespace": "moby"})
 
 
 def resident(system: System, when: str, target: Target | None) -> list[Measure]:
