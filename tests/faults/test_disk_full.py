@@ -159,10 +159,10 @@ def test_a_snapshot_whose_row_does_not_fit_leaves_no_folder(tmp_path: Path) -> N
             snapshotter = Snapshotter(store, tmp_path / "run")
             made = _prepare_until_full(snapshotter)
             assert len(os.listdir(store.state / "snapshots")) == made
-            for number in range(made // 2):
+            for number in range(3):  # what frees space needs none
                 snapshotter.remove(f"k{number}")
             snapshotter.prepare("after")
-            assert len(os.listdir(store.state / "snapshots")) == made - made // 2 + 1
+            assert len(os.listdir(store.state / "snapshots")) == made - 2
             snapshotter.close()
     finally:
         subprocess.run(["umount", str(disk)], check=True)

@@ -19,7 +19,7 @@ from typing import Any, Final, Literal
 
 from hyperbox.api.errors.base import HyperBoxError
 from hyperbox.api.errors.snapshotter import LayerAlreadyHere, SnapshotDamaged, SnapshotNotFound
-from hyperbox.api.errors.store import LayerDamaged, LayerNotFound
+from hyperbox.api.errors.store import LayerDamaged, LayerNotFound, StoreFull
 from hyperbox.snapshotter.assembled import AssembledMounts
 from hyperbox.snapshotter.compaction import Compactor
 from hyperbox.snapshotter.folders import Folders, disk_usage
@@ -150,7 +150,12 @@ class Snapshotter:
         """Forget a snapshot and delete its folder; a layer that no other snapshot has is unmounted."""
         with self._lock:
             change = self._machine.remove(key)
-            self.persist(change)
+            try:
+                self.persist(change)
+            except StoreFull:  # what frees space must not need any
+                if not self._store.reserve.release():
+                    raise
+                self.persist(change)
         gone = change.before
         assert gone is not None
         self._assembled.remove(gone.id)

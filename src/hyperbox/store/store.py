@@ -14,11 +14,12 @@ from types import TracebackType
 from typing import Final, Self
 
 from hyperbox import linux
-from hyperbox.api.errors.store import CatalogueLost, StoreUnusable
+from hyperbox.api.errors.store import CatalogueLost, StoreFull, StoreUnusable
 from hyperbox.store import collection, rebuilding, recovery, scrub, statistics
 from hyperbox.store.catalogue import Catalogue
 from hyperbox.store.layers import LayerStore
 from hyperbox.store.objects import ObjectStore
+from hyperbox.store.reserve import Reserve
 from hyperbox.store.statelock import StateLock
 
 CATALOGUE_NAME: Final = "catalogue.sqlite"
@@ -37,6 +38,7 @@ class Store:
         self._checkpoint_ns = int(catalogue.meta.get("checkpoint") or 0)
         self.layers: Final = LayerStore(state, self.objects, catalogue)
         self.recovered: recovery.Recovery = recovery.Recovery(reason="new")
+        self.reserve: Final = Reserve(state)
         self._lock: Final = lock
         self._boot: Final = boot
         self._workers: Final = workers
@@ -96,6 +98,7 @@ class Store:
         if reason in ("new", "power loss"):
             self.checkpoint()
         self.catalogue.meta.set(state="open", boot_id=self._boot)
+        self.reserve.fill()
 
     # --- use
 
@@ -122,6 +125,7 @@ class Store:
             now = time.time_ns()
             self._dirty = bool(self.objects.leases())  # who holds a lease may write at any moment
             linux.syncfs(self.state)
+            self.reserve.fill()
             generation = int(self.catalogue.meta.get("generation") or 0) + 1
             self.catalogue.meta.set(checkpoint=now, generation=generation)
             self._checkpoint_ns = now
@@ -141,10 +145,19 @@ class Store:
         self, *, dry_run: bool = False, grace: float = collection.GRACE, keep_layers: Collection[str] = ()
     ) -> collection.Collected:
         """Delete what nothing refers to (see `collection`). `grace` is in seconds."""
-        with self._maintenance:
+
+        def collect() -> collection.Collected:
             return collection.collect(
                 self.objects, self.layers, self.catalogue, dry_run=dry_run, grace=grace, keep_layers=keep_layers
             )
+
+        with self._maintenance:
+            try:
+                return collect()
+            except StoreFull:
+                if not self.reserve.release():
+                    raise
+                return collect()
 
     def stats(self, *, walk: bool = False) -> statistics.StoreStats:
         """Counts and sizes from the object lists; with `walk`, also what the folders really hold."""
