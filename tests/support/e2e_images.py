@@ -119,17 +119,20 @@ def _first(folder: Path) -> bytes:
     ).stdout  # fmt: skip
 
 
+def _folder(name: bytes) -> bytes:
+    return header(name, b"5", mode=b"0000750\0", uid=b"0000007\0", mtime=b"07346545000\0")
+
+
 def _second() -> bytes:
-    folder = {"mode": b"0000750\0", "uid": b"0000007\0", "mtime": b"07346545000\0"}
     return b"".join((
         file(b"odd/.wh.whole"),
-        header(b"odd/opaque/", b"5", **folder),
+        _folder(b"odd/opaque/"),
         file(b"odd/opaque/.wh..wh..opq"),
         file(b"odd/opaque/new", b"new" * 700),
         file(b"odd/kept/.wh.gone"),
         file(b"odd/.wh.becomes-file"),
         file(b"odd/becomes-file", b"file now" * 300),
-        header(b"odd/becomes-folder/", b"5", **folder),
+        _folder(b"odd/becomes-folder/"),
         file(b"odd/becomes-folder/inside", b"inside" * 300),
         file(b"implicit/deep/file", b"no entry for its folders" * 100),
         file(b"odd/twice", b"first" * 300),
