@@ -86,3 +86,8 @@ def test_a_named_file_must_exist_and_the_variable_names_one(tmp_path: Path, monk
     file.write_bytes(b"\xff")
     with pytest.raises(ConfigUnreadable, match="UTF-8"):
         load_settings()
+
+
+def test_a_wrong_option_is_named_as_such():
+    with pytest.raises(ConfigInvalid, match=r"^the command line, line 1: daemon.log_level"):
+        parse_settings("[daemon]\n", overrides={("daemon", "log_level"): "loud"})

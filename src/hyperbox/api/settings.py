@@ -301,7 +301,8 @@ def parse_settings(
         first = error.errors()[0]
         where = tuple(str(part) for part in first["loc"])
         variable = f"{PREFIX}{'_'.join(where[:2])}".upper()
-        origin = variable if variable in (environ or {}) else source
+        given = where[:2] in {key for key, value in (overrides or {}).items() if value is not None}
+        origin = "the command line" if given else variable if variable in (environ or {}) else source
         unknown = first["type"] == "extra_forbidden"
         reason = "there is no such setting" if unknown else f"{first['msg'].lower()} (found {first['input']!r})"
         line = _line(text, where) if origin == source else 1  # a variable has but one

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, cast
 
 import typer
 
@@ -46,6 +46,11 @@ def hyperboxd(
     ] = False,
 ) -> None:
     """Run in the foreground until SIGTERM or SIGINT. Needs root; needs no configuration file."""
+    # structlog loads rich, if it can, for coloured tracebacks: 4 MB in a process that has no terminal.
+    cast("dict[str, object]", sys.modules).setdefault("rich", None)
+    # Calls of the engine must not wait long for a thread that unpacks; Python's default is 5 ms.
+    sys.setswitchinterval(0.001)
+
     from hyperbox.configuration import load_settings
     from hyperbox.daemon.app import run_daemon
 

@@ -10,12 +10,12 @@ from hyperbox.linux import _binding
 # malloc.h of glibc
 _M_MMAP_THRESHOLD: Final = -3
 _M_ARENA_MAX: Final = -8
-_ARENAS: Final = 2
+_ARENAS: Final = 1
 _MAPPED_FROM: Final = 256 << 10
 
 
 def keep_heap_small() -> bool:
-    """Let the allocator keep little: two arenas, and buffers of 256 KiB or more in mappings of their own.
+    """Let the allocator keep little: one arena, and buffers of 256 KiB or more in mappings of their own.
 
     Without it, each thread that unpacks gets an arena, and the threshold for mappings grows with the first large
     buffer that is freed; both keep tens of megabytes after a pull. Call it before threads are started. Returns whether
