@@ -20,6 +20,7 @@ from hyperbox import __version__, linux
 from hyperbox.api import events as e
 from hyperbox.api import messages as m
 from hyperbox.api import metrics as metric
+from hyperbox.api.errors import HyperBoxError
 from hyperbox.api.errors.linux import FeatureMissing
 from hyperbox.api.settings import RegistrySettings, Settings
 from hyperbox.daemon.handlers import Operations, Parts
@@ -190,10 +191,16 @@ class Daemon:
         self._ready = False
         limit = self._settings.daemon.shutdown_seconds
         # A part that hangs must not keep the process: its thread dies with it, and nothing of ours is lost by that.
-        ender = threading.Thread(target=self._ends.close, name="shutdown", daemon=True)
+        ender = threading.Thread(target=self._end, name="shutdown", daemon=True)
         ender.start()
         ender.join(limit + 5.0)
         log.info("stopped" if not ender.is_alive() else "stopped without waiting for everything")
+
+    def _end(self) -> None:
+        try:
+            self._ends.close()
+        except HyperBoxError as error:  # the rest has been closed all the same
+            log.error("a part did not end well", code=error.code, reason=error.message)
 
     def _choose_data_path(self) -> Literal["composed", "vanilla"]:
         wanted = self._settings.snapshotter.data_path

@@ -315,7 +315,7 @@ def resolve_implicit(tree: Tree, lookup: Callable[[bytes], Inode | None]) -> int
     implicit = {path: inode for path, inode in tree.items() if inode.implicit}
     newest: dict[bytes, int] = {}
     for path, inode in tree.items():
-        if path and not inode.implicit and inode.kind is not Kind.WHITEOUT:
+        if path and _dated(inode):
             parent = path.rpartition(b"/")[0]
             newest[parent] = max(newest.get(parent, inode.mtime_ns), inode.mtime_ns)
     for path, inode in implicit.items():
@@ -328,6 +328,20 @@ def resolve_implicit(tree: Tree, lookup: Callable[[bytes], Inode | None]) -> int
             inode.mtime_ns = newest.get(path, 0)
         inode.implicit = False
     return len(implicit)
+
+
+def date_root(tree: Tree) -> None:
+    """Give the root the newest time among its entries, as `resolve_implicit` does.
+
+    For a layer that an engine unpacked: no archive names the root, so its time is the clock's at the unpack, and equal
+    layers would not be one. No container sees it: the root that it shows is its own writable layer's.
+    """
+    times = [inode.mtime_ns for path, inode in tree.items() if path and b"/" not in path and _dated(inode)]
+    tree[b""].mtime_ns = max(times, default=0)
+
+
+def _dated(inode: Inode) -> bool:
+    return not inode.implicit and inode.kind is not Kind.WHITEOUT
 
 
 def _follow(path: bytes, lookup: Callable[[bytes], Inode | None]) -> Inode | None:

@@ -18,6 +18,7 @@ from hyperbox.api.errors.base import HyperBoxError
 from hyperbox.api.errors.snapshotter import CompactionFailed
 from hyperbox.api.events import COMPACTION_FAILED, LAYER_COMPACTED
 from hyperbox.images import erofs
+from hyperbox.images.ingest import date_root
 from hyperbox.images.walk import FolderContent, needs_merged_view, walk_folder
 from hyperbox.linux import mountinfo
 from hyperbox.snapshotter.keeping import names_folder
@@ -77,6 +78,7 @@ class Compactor:
             content = self._read(snapshot, lease)
             if content.new_bytes + content.known_bytes < self._minimum:
                 return
+            date_root(content.tree)
             record = service.store.layers.add(
                 erofs.build(content.tree),
                 content.tree.objects(),
