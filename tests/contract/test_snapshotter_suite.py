@@ -368,8 +368,8 @@ def test_rename(snapshots: Snapshots, place: Path, request: pytest.FixtureReques
         rename("somefiles/f1-overwrite", "somefiles/f1"),
         rename("somefiles/f2", "somefiles/f3"),
     ]
-    # overlayfs renames a folder of a lower layer only with redirect_dir=on, which composed mounts have. Where the daemon
-    # compacts when it finds the time, the layer may still be a folder.
+    # overlayfs renames a folder of a lower layer only with redirect_dir=on, which composed mounts have. Where the
+    # daemon compacts when it finds the time, the layer may still be a folder.
     if "composed-compacted" in request.node.name:
         second.insert(0, rename("dir1", "dir2"))
     check_chain(snapshots, place, first, second)
