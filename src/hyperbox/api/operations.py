@@ -92,7 +92,7 @@ IMAGE_PULL = Operation(
     m.PullRequest,
     m.ImageDetail,
     "Fetch an image's layers ahead of the engine.",
-    "The engine's own pull then finds every layer here.",
+    "The engine's own pull then finds every layer here. They are kept for a day, or until the engine has them.",
 )
 LAYER_LS = Operation("layer.ls", "GET", "/v1/layers", m.Empty, m.LayerList, "Layers in the store.")
 LAYER_INSPECT = Operation(

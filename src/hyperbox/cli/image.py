@@ -94,7 +94,10 @@ def _print_explanation(answer: ImageDetail) -> None:
 
 @app.command()
 def pull(image: Annotated[str, typer.Argument(help="Reference.")], form: FormatOption = Format.TABLE) -> None:
-    """Fetch an image's layers ahead of the engine, whose own pull then finds them here."""
+    """Fetch an image's layers ahead of the engine, whose own pull then finds them here.
+
+    They are kept for a day, or until the engine has them.
+    """
     from hyperbox.api.messages import PullRequest
     from hyperbox.api.operations import IMAGE_PULL
 

@@ -23,6 +23,7 @@ from hyperbox.api import metrics as metric
 from hyperbox.api.errors import HyperBoxError
 from hyperbox.api.errors.linux import FeatureMissing
 from hyperbox.api.settings import RegistrySettings, Settings
+from hyperbox.daemon import pins
 from hyperbox.daemon.handlers import Operations, Parts
 from hyperbox.daemon.http import HttpServer, make_app
 from hyperbox.daemon.images import Images
@@ -241,6 +242,9 @@ class Daemon:
             linux.trim_memory()
 
     def _collect(self, grace: float, dry_run: bool) -> m.GcResult:
+        if not dry_run:
+            # Whoever leaves no grace wants the disk back.
+            pins.release(self._store.catalogue, kept=pins.KEPT if grace else 0.0)
         found = self._store.gc(dry_run=dry_run, grace=grace, keep_layers=self._snapshotter.mounted_layers())
         if not dry_run and (found.layers or found.objects):
             self._events.record(e.GC_DONE, layers=len(found.layers), objects=found.objects, bytes=found.freed_bytes)

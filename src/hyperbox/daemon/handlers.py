@@ -18,6 +18,7 @@ from hyperbox.api.errors.store import LayerNotFound
 from hyperbox.api.settings import Settings
 from hyperbox.daemon.http import Handlers
 from hyperbox.daemon.images import Images
+from hyperbox.daemon.pins import pin
 from hyperbox.daemon.provider import Repair
 from hyperbox.daemon.sharing import unique_bytes
 from hyperbox.daemon.telemetry import Events, resident_bytes
@@ -123,9 +124,11 @@ class Operations:
         return self._parts.images.detail(request.image)
 
     def pull(self, request: m.PullRequest) -> m.ImageDetail:
-        """Fetch an image's layers now."""
-        pulled = self._parts.puller.pull(request.image)
-        return self._parts.images.detail(pulled.image.manifest_digest)
+        """Fetch an image's layers now, and keep them until the engine asks for them."""
+        image = self._parts.puller.pull(request.image).image
+        row = next(r for r in self._store.catalogue.images.list() if r.manifest_digest == image.manifest_digest)
+        pin(self._store.catalogue, row.reference, row.platform, row.manifest_digest)
+        return self._parts.images.detail(image.manifest_digest)
 
     def layers(self, _: m.Empty) -> m.LayerList:
         """All layers."""
