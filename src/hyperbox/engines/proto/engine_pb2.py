@@ -22,9 +22,10 @@ _runtime_version.ValidateProtobufRuntimeVersion(
 _sym_db = _symbol_database.Default()
 
 
+from google.protobuf import field_mask_pb2 as google_dot_protobuf_dot_field__mask__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n#hyperbox/engines/proto/engine.proto\x12\x10hyperbox.engines\"\xb6\x01\n\nDescriptor\x12\x12\n\nmedia_type\x18\x01 \x01(\t\x12\x0e\n\x06\x64igest\x18\x02 \x01(\t\x12\x0c\n\x04size\x18\x03 \x01(\x03\x12\x42\n\x0b\x61nnotations\x18\x05 \x03(\x0b\x32-.hyperbox.engines.Descriptor.AnnotationsEntry\x1a\x32\n\x10\x41nnotationsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"\xa7\x01\n\x05Image\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x33\n\x06labels\x18\x02 \x03(\x0b\x32#.hyperbox.engines.Image.LabelsEntry\x12,\n\x06target\x18\x03 \x01(\x0b\x32\x1c.hyperbox.engines.Descriptor\x1a-\n\x0bLabelsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"$\n\x11ListImagesRequest\x12\x0f\n\x07\x66ilters\x18\x01 \x03(\t\"=\n\x12ListImagesResponse\x12\'\n\x06images\x18\x01 \x03(\x0b\x32\x17.hyperbox.engines.Image\"B\n\x12ReadContentRequest\x12\x0e\n\x06\x64igest\x18\x01 \x01(\t\x12\x0e\n\x06offset\x18\x02 \x01(\x03\x12\x0c\n\x04size\x18\x03 \x01(\x03\"3\n\x13ReadContentResponse\x12\x0e\n\x06offset\x18\x01 \x01(\x03\x12\x0c\n\x04\x64\x61ta\x18\x02 \x01(\x0c\"\'\n\x15ListNamespacesRequest\x12\x0e\n\x06\x66ilter\x18\x01 \x01(\t\"\x81\x01\n\tNamespace\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x37\n\x06labels\x18\x02 \x03(\x0b\x32\'.hyperbox.engines.Namespace.LabelsEntry\x1a-\n\x0bLabelsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"I\n\x16ListNamespacesResponse\x12/\n\nnamespaces\x18\x01 \x03(\x0b\x32\x1b.hyperbox.engines.Namespace\"\x10\n\x0eVersionRequest\"4\n\x0fVersionResponse\x12\x0f\n\x07version\x18\x01 \x01(\t\x12\x10\n\x08revision\x18\x02 \x01(\tb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n#hyperbox/engines/proto/engine.proto\x12\x10hyperbox.engines\x1a google/protobuf/field_mask.proto\"\xb6\x01\n\nDescriptor\x12\x12\n\nmedia_type\x18\x01 \x01(\t\x12\x0e\n\x06\x64igest\x18\x02 \x01(\t\x12\x0c\n\x04size\x18\x03 \x01(\x03\x12\x42\n\x0b\x61nnotations\x18\x05 \x03(\x0b\x32-.hyperbox.engines.Descriptor.AnnotationsEntry\x1a\x32\n\x10\x41nnotationsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"\xa7\x01\n\x05Image\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x33\n\x06labels\x18\x02 \x03(\x0b\x32#.hyperbox.engines.Image.LabelsEntry\x12,\n\x06target\x18\x03 \x01(\x0b\x32\x1c.hyperbox.engines.Descriptor\x1a-\n\x0bLabelsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"$\n\x11ListImagesRequest\x12\x0f\n\x07\x66ilters\x18\x01 \x03(\t\"=\n\x12ListImagesResponse\x12\'\n\x06images\x18\x01 \x03(\x0b\x32\x17.hyperbox.engines.Image\"B\n\x12ReadContentRequest\x12\x0e\n\x06\x64igest\x18\x01 \x01(\t\x12\x0e\n\x06offset\x18\x02 \x01(\x03\x12\x0c\n\x04size\x18\x03 \x01(\x03\"3\n\x13ReadContentResponse\x12\x0e\n\x06offset\x18\x01 \x01(\x03\x12\x0c\n\x04\x64\x61ta\x18\x02 \x01(\x0c\"\x95\x01\n\x0b\x43ontentInfo\x12\x0e\n\x06\x64igest\x18\x01 \x01(\t\x12\x0c\n\x04size\x18\x02 \x01(\x03\x12\x39\n\x06labels\x18\x05 \x03(\x0b\x32).hyperbox.engines.ContentInfo.LabelsEntry\x1a-\n\x0bLabelsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"$\n\x12\x43ontentInfoRequest\x12\x0e\n\x06\x64igest\x18\x01 \x01(\t\"B\n\x13\x43ontentInfoResponse\x12+\n\x04info\x18\x01 \x01(\x0b\x32\x1d.hyperbox.engines.ContentInfo\"t\n\x14UpdateContentRequest\x12+\n\x04info\x18\x01 \x01(\x0b\x32\x1d.hyperbox.engines.ContentInfo\x12/\n\x0bupdate_mask\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.FieldMask\"D\n\x15UpdateContentResponse\x12+\n\x04info\x18\x01 \x01(\x0b\x32\x1d.hyperbox.engines.ContentInfo\"\x82\x02\n\x13WriteContentRequest\x12-\n\x06\x61\x63tion\x18\x01 \x01(\x0e\x32\x1d.hyperbox.engines.WriteAction\x12\x0b\n\x03ref\x18\x02 \x01(\t\x12\r\n\x05total\x18\x03 \x01(\x03\x12\x10\n\x08\x65xpected\x18\x04 \x01(\t\x12\x0e\n\x06offset\x18\x05 \x01(\x03\x12\x0c\n\x04\x64\x61ta\x18\x06 \x01(\x0c\x12\x41\n\x06labels\x18\x07 \x03(\x0b\x32\x31.hyperbox.engines.WriteContentRequest.LabelsEntry\x1a-\n\x0bLabelsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"t\n\x14WriteContentResponse\x12-\n\x06\x61\x63tion\x18\x01 \x01(\x0e\x32\x1d.hyperbox.engines.WriteAction\x12\x0e\n\x06offset\x18\x04 \x01(\x03\x12\r\n\x05total\x18\x05 \x01(\x03\x12\x0e\n\x06\x64igest\x18\x06 \x01(\t\"\"\n\x13\x41\x62ortContentRequest\x12\x0b\n\x03ref\x18\x01 \x01(\t\"\x07\n\x05\x45mpty\"\x91\x01\n\x12\x43reateLeaseRequest\x12\n\n\x02id\x18\x01 \x01(\t\x12@\n\x06labels\x18\x03 \x03(\x0b\x32\x30.hyperbox.engines.CreateLeaseRequest.LabelsEntry\x1a-\n\x0bLabelsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"\x15\n\x13\x43reateLeaseResponse\".\n\x12\x44\x65leteLeaseRequest\x12\n\n\x02id\x18\x01 \x01(\t\x12\x0c\n\x04sync\x18\x02 \x01(\x08\"\'\n\x15ListNamespacesRequest\x12\x0e\n\x06\x66ilter\x18\x01 \x01(\t\"\x81\x01\n\tNamespace\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x37\n\x06labels\x18\x02 \x03(\x0b\x32\'.hyperbox.engines.Namespace.LabelsEntry\x1a-\n\x0bLabelsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"I\n\x16ListNamespacesResponse\x12/\n\nnamespaces\x18\x01 \x03(\x0b\x32\x1b.hyperbox.engines.Namespace\"\x10\n\x0eVersionRequest\"4\n\x0fVersionResponse\x12\x0f\n\x07version\x18\x01 \x01(\t\x12\x10\n\x08revision\x18\x02 \x01(\t*.\n\x0bWriteAction\x12\x08\n\x04STAT\x10\x00\x12\t\n\x05WRITE\x10\x01\x12\n\n\x06\x43OMMIT\x10\x02\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -35,34 +36,72 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_DESCRIPTOR_ANNOTATIONSENTRY']._serialized_options = b'8\001'
   _globals['_IMAGE_LABELSENTRY']._loaded_options = None
   _globals['_IMAGE_LABELSENTRY']._serialized_options = b'8\001'
+  _globals['_CONTENTINFO_LABELSENTRY']._loaded_options = None
+  _globals['_CONTENTINFO_LABELSENTRY']._serialized_options = b'8\001'
+  _globals['_WRITECONTENTREQUEST_LABELSENTRY']._loaded_options = None
+  _globals['_WRITECONTENTREQUEST_LABELSENTRY']._serialized_options = b'8\001'
+  _globals['_CREATELEASEREQUEST_LABELSENTRY']._loaded_options = None
+  _globals['_CREATELEASEREQUEST_LABELSENTRY']._serialized_options = b'8\001'
   _globals['_NAMESPACE_LABELSENTRY']._loaded_options = None
   _globals['_NAMESPACE_LABELSENTRY']._serialized_options = b'8\001'
-  _globals['_DESCRIPTOR']._serialized_start=58
-  _globals['_DESCRIPTOR']._serialized_end=240
-  _globals['_DESCRIPTOR_ANNOTATIONSENTRY']._serialized_start=190
-  _globals['_DESCRIPTOR_ANNOTATIONSENTRY']._serialized_end=240
-  _globals['_IMAGE']._serialized_start=243
-  _globals['_IMAGE']._serialized_end=410
-  _globals['_IMAGE_LABELSENTRY']._serialized_start=365
-  _globals['_IMAGE_LABELSENTRY']._serialized_end=410
-  _globals['_LISTIMAGESREQUEST']._serialized_start=412
-  _globals['_LISTIMAGESREQUEST']._serialized_end=448
-  _globals['_LISTIMAGESRESPONSE']._serialized_start=450
-  _globals['_LISTIMAGESRESPONSE']._serialized_end=511
-  _globals['_READCONTENTREQUEST']._serialized_start=513
-  _globals['_READCONTENTREQUEST']._serialized_end=579
-  _globals['_READCONTENTRESPONSE']._serialized_start=581
-  _globals['_READCONTENTRESPONSE']._serialized_end=632
-  _globals['_LISTNAMESPACESREQUEST']._serialized_start=634
-  _globals['_LISTNAMESPACESREQUEST']._serialized_end=673
-  _globals['_NAMESPACE']._serialized_start=676
-  _globals['_NAMESPACE']._serialized_end=805
-  _globals['_NAMESPACE_LABELSENTRY']._serialized_start=365
-  _globals['_NAMESPACE_LABELSENTRY']._serialized_end=410
-  _globals['_LISTNAMESPACESRESPONSE']._serialized_start=807
-  _globals['_LISTNAMESPACESRESPONSE']._serialized_end=880
-  _globals['_VERSIONREQUEST']._serialized_start=882
-  _globals['_VERSIONREQUEST']._serialized_end=898
-  _globals['_VERSIONRESPONSE']._serialized_start=900
-  _globals['_VERSIONRESPONSE']._serialized_end=952
+  _globals['_WRITEACTION']._serialized_start=2077
+  _globals['_WRITEACTION']._serialized_end=2123
+  _globals['_DESCRIPTOR']._serialized_start=92
+  _globals['_DESCRIPTOR']._serialized_end=274
+  _globals['_DESCRIPTOR_ANNOTATIONSENTRY']._serialized_start=224
+  _globals['_DESCRIPTOR_ANNOTATIONSENTRY']._serialized_end=274
+  _globals['_IMAGE']._serialized_start=277
+  _globals['_IMAGE']._serialized_end=444
+  _globals['_IMAGE_LABELSENTRY']._serialized_start=399
+  _globals['_IMAGE_LABELSENTRY']._serialized_end=444
+  _globals['_LISTIMAGESREQUEST']._serialized_start=446
+  _globals['_LISTIMAGESREQUEST']._serialized_end=482
+  _globals['_LISTIMAGESRESPONSE']._serialized_start=484
+  _globals['_LISTIMAGESRESPONSE']._serialized_end=545
+  _globals['_READCONTENTREQUEST']._serialized_start=547
+  _globals['_READCONTENTREQUEST']._serialized_end=613
+  _globals['_READCONTENTRESPONSE']._serialized_start=615
+  _globals['_READCONTENTRESPONSE']._serialized_end=666
+  _globals['_CONTENTINFO']._serialized_start=669
+  _globals['_CONTENTINFO']._serialized_end=818
+  _globals['_CONTENTINFO_LABELSENTRY']._serialized_start=399
+  _globals['_CONTENTINFO_LABELSENTRY']._serialized_end=444
+  _globals['_CONTENTINFOREQUEST']._serialized_start=820
+  _globals['_CONTENTINFOREQUEST']._serialized_end=856
+  _globals['_CONTENTINFORESPONSE']._serialized_start=858
+  _globals['_CONTENTINFORESPONSE']._serialized_end=924
+  _globals['_UPDATECONTENTREQUEST']._serialized_start=926
+  _globals['_UPDATECONTENTREQUEST']._serialized_end=1042
+  _globals['_UPDATECONTENTRESPONSE']._serialized_start=1044
+  _globals['_UPDATECONTENTRESPONSE']._serialized_end=1112
+  _globals['_WRITECONTENTREQUEST']._serialized_start=1115
+  _globals['_WRITECONTENTREQUEST']._serialized_end=1373
+  _globals['_WRITECONTENTREQUEST_LABELSENTRY']._serialized_start=399
+  _globals['_WRITECONTENTREQUEST_LABELSENTRY']._serialized_end=444
+  _globals['_WRITECONTENTRESPONSE']._serialized_start=1375
+  _globals['_WRITECONTENTRESPONSE']._serialized_end=1491
+  _globals['_ABORTCONTENTREQUEST']._serialized_start=1493
+  _globals['_ABORTCONTENTREQUEST']._serialized_end=1527
+  _globals['_EMPTY']._serialized_start=1529
+  _globals['_EMPTY']._serialized_end=1536
+  _globals['_CREATELEASEREQUEST']._serialized_start=1539
+  _globals['_CREATELEASEREQUEST']._serialized_end=1684
+  _globals['_CREATELEASEREQUEST_LABELSENTRY']._serialized_start=399
+  _globals['_CREATELEASEREQUEST_LABELSENTRY']._serialized_end=444
+  _globals['_CREATELEASERESPONSE']._serialized_start=1686
+  _globals['_CREATELEASERESPONSE']._serialized_end=1707
+  _globals['_DELETELEASEREQUEST']._serialized_start=1709
+  _globals['_DELETELEASEREQUEST']._serialized_end=1755
+  _globals['_LISTNAMESPACESREQUEST']._serialized_start=1757
+  _globals['_LISTNAMESPACESREQUEST']._serialized_end=1796
+  _globals['_NAMESPACE']._serialized_start=1799
+  _globals['_NAMESPACE']._serialized_end=1928
+  _globals['_NAMESPACE_LABELSENTRY']._serialized_start=399
+  _globals['_NAMESPACE_LABELSENTRY']._serialized_end=444
+  _globals['_LISTNAMESPACESRESPONSE']._serialized_start=1930
+  _globals['_LISTNAMESPACESRESPONSE']._serialized_end=2003
+  _globals['_VERSIONREQUEST']._serialized_start=2005
+  _globals['_VERSIONREQUEST']._serialized_end=2021
+  _globals['_VERSIONRESPONSE']._serialized_start=2023
+  _globals['_VERSIONRESPONSE']._serialized_end=2075
 # @@protoc_insertion_point(module_scope)
