@@ -54,13 +54,9 @@ async def _version(session: Session) -> str:
 
 async def _images(session: Session, machine: str) -> list[EngineImage]:
     found = []
-    spaces = await session.unary(
-        "namespaces.v1.Namespaces/List", pb.ListNamespacesRequest(), pb.ListNamespacesResponse
-    )
+    spaces = await session.unary("namespaces.v1.Namespaces/List", pb.ListNamespacesRequest(), pb.ListNamespacesResponse)
     for space in spaces.namespaces:
-        answer = await session.unary(
-            "images.v1.Images/List", pb.ListImagesRequest(), pb.ListImagesResponse, space.name
-        )
+        answer = await session.unary("images.v1.Images/List", pb.ListImagesRequest(), pb.ListImagesResponse, space.name)
         described = [await _describe(session, space.name, image, machine) for image in answer.images]
         found += [image for image in described if image is not None]
     return found
