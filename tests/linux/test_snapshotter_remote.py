@@ -33,6 +33,7 @@ class Provider:
     def __init__(self) -> None:
         self.store: Store | None = None
         self.requests: list[LayerRequest] = []
+        self.heard: list[LayerRequest] = []
         self.before: Callable[[], object] = lambda: None
 
     def ensure(self, request: LayerRequest) -> LayerRecord:
@@ -47,6 +48,9 @@ class Provider:
             return self.store.layers.add(
                 erofs.build(tree), tree.objects(), entries=2, size=len(content), source="pull", chain_id=request.target
             )
+
+    def here(self, request: LayerRequest) -> None:
+        self.heard.append(request)
 
 
 class Served:
@@ -117,7 +121,8 @@ def test_a_chain_is_provided_and_runs(served: Served) -> None:
 def test_another_namespace_shares_the_layer_without_a_fetch(served: Served) -> None:
     first = provided(served.client, 1, namespace="one")
     assert provided(served.client, 1, namespace="two").name == first.name
-    assert len(served.provider.requests) == 1
+    assert [request.namespace for request in served.provider.requests] == ["one"]
+    assert [request.namespace for request in served.provider.heard] == ["one", "two"]
 
 
 def test_the_same_layer_on_another_parent_is_another_snapshot(served: Served) -> None:

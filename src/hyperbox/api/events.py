@@ -50,6 +50,12 @@ LAYER_DECLINED = Event(
     "A layer was left to the engine.",
     (("image", "reference"), ("chain_id", "the layer's chain ID"), ("code", "error code"), ("reason", "in words")),
 )
+BLOB_NOT_KEPT = Event(
+    "layer.blob-not-kept",
+    "warning",
+    "`images.keep_blobs` is on, and the engine did not get a layer's compressed blob: it cannot be pushed or saved.",
+    (("image", "reference"), ("layer", "digest of the blob"), ("code", "error code"), ("reason", "in words")),
+)
 LAYER_COMPACTED = Event(
     "layer.compacted",
     "info",
@@ -81,6 +87,7 @@ EVENTS = (
     RECOVERED,
     LAYER_PROVIDED,
     LAYER_DECLINED,
+    BLOB_NOT_KEPT,
     LAYER_COMPACTED,
     COMPACTION_FAILED,
     OBJECT_QUARANTINED,

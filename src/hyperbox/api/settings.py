@@ -151,6 +151,11 @@ class ImagesSettings(Section):
         reason="Bounds the memory of the tar reader, about 500 bytes a file.",
         ge=1000,
     )
+    keep_blobs: bool = setting(
+        False,
+        "Hand the compressed layers of pulled images to containerd's content store, too (engine.containerd_address).",
+        reason="Only pushing to another registry and saving need them; they take their compressed size of disk again.",
+    )
 
 
 class RegistrySettings(Section):
@@ -195,7 +200,7 @@ class RegistrySettings(Section):
 
 
 class EngineSettings(Section):
-    """The engine beside us, asked only to name images in `hyperbox image`."""
+    """The engine beside us: asked to name images in `hyperbox image`, and given blobs with `images.keep_blobs`."""
 
     containerd_address: Path = setting(
         Path("/run/containerd/containerd.sock"),

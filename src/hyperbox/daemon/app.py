@@ -24,6 +24,7 @@ from hyperbox.api.errors import HyperBoxError
 from hyperbox.api.errors.linux import FeatureMissing
 from hyperbox.api.settings import RegistrySettings, Settings
 from hyperbox.daemon import pins
+from hyperbox.daemon.blobs import BlobKeeper
 from hyperbox.daemon.handlers import Operations, Parts
 from hyperbox.daemon.http import HttpServer, make_app
 from hyperbox.daemon.images import Images
@@ -33,6 +34,7 @@ from hyperbox.daemon.sockets import claimed, clear_socket, listen
 from hyperbox.daemon.supervisor import Supervisor
 from hyperbox.daemon.telemetry import Events, Metrics, Watcher, resident_bytes
 from hyperbox.engines.containerd import Containerd
+from hyperbox.engines.content import ContentStore
 from hyperbox.images import ImagePuller, PullProgress, RegistryClient, registry
 from hyperbox.images.limits import LayerLimits
 from hyperbox.snapshotter import Snapshotter, SnapshotterServer
@@ -119,7 +121,7 @@ class Daemon:
         )
         self._ends.callback(self._puller.close)
         self._repair = Repair(store, client, self._puller)
-        provider = Provider(store, self._puller, limits.remote_timeout_seconds)
+        provider = Provider(store, self._puller, limits.remote_timeout_seconds, self._blob_keeper(client))
         self._snapshotter = Snapshotter(
             store,
             daemon.run,
@@ -132,6 +134,13 @@ class Daemon:
         )
         self._ends.callback(self._snapshotter.close)
         self._start_tasks()
+
+    def _blob_keeper(self, client: RegistryClient) -> BlobKeeper | None:
+        if not self._settings.images.keep_blobs:
+            return None
+        keeper = BlobKeeper(ContentStore(self._settings.engine.containerd_address), client, self._watcher.event)
+        self._ends.callback(keeper.close)
+        return keeper
 
     def _start_tasks(self) -> None:
         settings, tasks = self._settings.store, self._supervisor

@@ -8,6 +8,7 @@ import structlog
 
 from hyperbox.api.errors import HyperBoxError
 from hyperbox.api.errors.store import LayerDamaged
+from hyperbox.daemon.blobs import BlobKeeper
 from hyperbox.images import ImagePuller, RegistryClient, erofs, parse_reference
 from hyperbox.images.folder_lookup import folder_lookup
 from hyperbox.images.ingest import ingest_layer
@@ -23,8 +24,9 @@ log = structlog.get_logger("hyperbox.provider")
 class Provider:
     """The snapshotter's `LayerProvider`."""
 
-    def __init__(self, store: Store, puller: ImagePuller, timeout: float) -> None:
-        """`timeout` is the longest wait for one layer, in seconds."""
+    def __init__(self, store: Store, puller: ImagePuller, timeout: float, keeper: BlobKeeper | None = None) -> None:
+        """`timeout` is the longest wait for one layer, in seconds; `keeper` hands its blob to the engine as well."""
+        self._keeper = keeper
         self._store = store
         self._puller = puller
         self._timeout = timeout
@@ -38,7 +40,14 @@ class Provider:
             request.target,
             timeout=self._timeout,
             below=self._below(request.below),
+            copies=self._keeper.maker(request.namespace) if self._keeper else None,
         )
+
+    def here(self, request: LayerRequest) -> None:
+        """Have the layer's blob kept; see `LayerProvider`."""
+        if self._keeper:
+            record = self._store.layers.by_chain_id(request.target)
+            self._keeper.keep(request, record.diff_id if record else None)
 
     def _below(self, layers: tuple[BelowLayer, ...]) -> Lookup | None:
         """Return what the engine has under a layer, for folders that leave their attributes to it."""

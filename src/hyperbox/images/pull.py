@@ -12,7 +12,7 @@ from hyperbox.api.errors import HyperBoxError
 from hyperbox.api.errors.registry import LayerHeldOff, LayerNotOfImage, PullCancelled, PullTimedOut
 from hyperbox.images.limits import LayerLimits
 from hyperbox.images.platform import Platform
-from hyperbox.images.pull_blobs import BlobFetcher
+from hyperbox.images.pull_blobs import BlobFetcher, CopyMaker
 from hyperbox.images.pull_job import JobThread, PullJob, PullLayer, PullProgress, find_layer
 from hyperbox.images.reference import Reference, parse_reference
 from hyperbox.images.registry import Clock, RegistryClient, ResolvedImage, SystemClock
@@ -37,8 +37,9 @@ class PulledImage:
 class _Flight:
     """One image on its way: resolved once, its job shared by everybody who waits for one of its layers."""
 
-    def __init__(self, key: tuple[str, str], chain_id: str | None) -> None:
+    def __init__(self, key: tuple[str, str], chain_id: str | None, copies: CopyMaker | None) -> None:
         self.key = key
+        self.copies = copies
         self.chain_id = chain_id
         """The layer that began it, None for the whole image."""
         self.job: concurrent.futures.Future[PullJob] = concurrent.futures.Future()
@@ -92,11 +93,13 @@ class ImagePuller:
         *,
         timeout: float | None = None,
         below: Lookup | None = None,
+        copies: CopyMaker | None = None,
     ) -> LayerRecord:
         """Return one layer of an image once it is in the store, fetching it and all layers above it if need be.
 
         Layers below the first that is asked for are only used where they are here: the engine has them. `below`
         looks paths up in what the engine has under this layer, for layers that leave folders' attributes to it.
+        `copies` gets the blobs as well while they are fetched for this call; those that come for others are not copied.
 
         Raises `PullTimedOut` (the fetch goes on), `LayerHeldOff`, `LayerNotOfImage`, `LowerLayersMissing`,
         `LayerForeign`, `PullCancelled`, `BadReference`, and what made resolving, fetching or unpacking fail.
@@ -108,7 +111,7 @@ class ImagePuller:
         self._check_held_off(chain_id, layer_digest)
         self._check_held_off(manifest_digest, layer_digest)
         deadline = None if timeout is None else self._clock.monotonic() + timeout
-        flight, launched = self._join(reference, chain_id, below)
+        flight, launched = self._join(reference, chain_id, below, copies)
         job = self._wait(flight.job, deadline, timeout, layer_digest)
         layer = next((layer for layer in job.layers if layer.chain_id == chain_id), None)
         if layer is None:
@@ -116,7 +119,7 @@ class ImagePuller:
         if not launched and layer.state in ("engine", "failed"):
             # The pull under way has left this layer out, or failed with it some time ago: that needs one of its own.
             self._check_held_off(chain_id, layer_digest)
-            flight = self._launch(reference, chain_id, below)
+            flight = self._launch(reference, chain_id, below, copies=copies)
             job = self._wait(flight.job, deadline, timeout, layer_digest)
             layer = job.layers[layer.index]
         return self._wait(layer.future, deadline, timeout, layer_digest)
@@ -149,14 +152,16 @@ class ImagePuller:
 
     # --- flights
 
-    def _join(self, reference: Reference, chain_id: str, below: Lookup | None) -> tuple[_Flight, bool]:
+    def _join(
+        self, reference: Reference, chain_id: str, below: Lookup | None, copies: CopyMaker | None
+    ) -> tuple[_Flight, bool]:
         """Return the image's pull that is under way, or a new one; and whether it is new."""
         key = (reference.repository, reference.digest or "")
         with self._lock:
             for flight in self._flights:
                 if flight.key == key and not flight.done.is_set():
                     return flight, False
-            return self._launch_locked(reference, chain_id, below, None), True
+            return self._launch_locked(reference, chain_id, below, copies=copies), True
 
     def _launch(
         self,
@@ -165,17 +170,24 @@ class ImagePuller:
         below: Lookup | None,
         *,
         resolved: ResolvedImage | None = None,
+        copies: CopyMaker | None = None,
     ) -> _Flight:
         with self._lock:
-            return self._launch_locked(reference, chain_id, below, resolved)
+            return self._launch_locked(reference, chain_id, below, resolved=resolved, copies=copies)
 
     def _launch_locked(
-        self, reference: Reference, chain_id: str | None, below: Lookup | None, resolved: ResolvedImage | None
+        self,
+        reference: Reference,
+        chain_id: str | None,
+        below: Lookup | None,
+        *,
+        resolved: ResolvedImage | None = None,
+        copies: CopyMaker | None = None,
     ) -> _Flight:
         if self._stop.is_set():
             raise PullCancelled(what=reference)
         digest = reference.digest or (resolved.manifest_digest if resolved else "")
-        flight = _Flight((reference.repository, digest), chain_id)
+        flight = _Flight((reference.repository, digest), chain_id, copies)
         thread = JobThread(str(reference), lambda: self._fly(flight, reference, below, resolved))
         self._flights.append(flight)
         self._threads.add(thread)
@@ -199,7 +211,14 @@ class ImagePuller:
             image = resolved or self._client.resolve(reference, self._platform, stop=self._stop)
             first = _position(image, flight.chain_id)
             job = PullJob(
-                self._store, self._blobs, image, first=first, below=below, progress=self._progress, failed=self._failed
+                self._store,
+                self._blobs,
+                image,
+                first=first,
+                below=below,
+                progress=self._progress,
+                failed=self._failed,
+                copies=flight.copies,
             )
             job.start()
             self._record(job)

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import concurrent.futures
+import contextlib
 import threading
-from collections.abc import Callable
-from typing import Final
+from collections.abc import Callable, Iterable, Iterator
+from typing import Final, Protocol
 
 from hyperbox.api.errors import ExitCode, HyperBoxError
 from hyperbox.api.errors.registry import PullCancelled
@@ -18,6 +19,23 @@ from hyperbox.store import Lease, Store
 
 _TRIES: Final = 2
 """Wrong bytes of a mirror are fetched once more, from elsewhere; wrong bytes of the origin are final."""
+
+
+class BlobCopy(Protocol):
+    """A second place for the bytes of a blob. For one thread; never raises, whatever becomes of the copy."""
+
+    def write(self, piece: bytes) -> None:
+        """Take the next bytes; may wait a little."""
+
+    def finish(self) -> None:
+        """Hear that these were all, and right."""
+
+    def abandon(self) -> None:
+        """Hear that nothing more comes, or that something was wrong."""
+
+
+CopyMaker = Callable[[Reference, Descriptor, str], BlobCopy | None]
+"""Makes the copy of a blob with this diffID; None where none is wanted. Never raises."""
 
 
 class Flight:
@@ -37,6 +55,7 @@ class Flight:
         self.host = ""
         """The endpoint that served it."""
         self.listeners: list[Callable[[int], None]] = []
+        self.copies: CopyMaker | None = None
         self.future: concurrent.futures.Future[LayerContent]
 
     def progress(self, count: int) -> None:
@@ -67,8 +86,12 @@ class BlobFetcher:
         descriptor: Descriptor,
         diff_id: str,
         listener: Callable[[int], None] | None = None,
+        copies: CopyMaker | None = None,
     ) -> Flight:
-        """Join the flight of a blob, or start it. Every `acquire` needs a `release`. Raises `PullCancelled`."""
+        """Join the flight of a blob, or start it. Every `acquire` needs a `release`. Raises `PullCancelled`.
+
+        `copies` counts for whoever starts it.
+        """
         key = f"{descriptor.digest} {diff_id}"
         with self._lock:
             if self._closing:
@@ -77,6 +100,7 @@ class BlobFetcher:
             if flight is None:
                 lease = self._store.objects.lease(f"pull {descriptor.digest}")
                 flight = self._flights[key] = Flight(key, reference, descriptor, diff_id, lease)
+                flight.copies = copies
                 flight.future = self._pool.submit(self._fetch, flight)
             flight.users += 1
             if listener is not None:
@@ -134,13 +158,34 @@ class BlobFetcher:
             if self._closing:
                 raise PullCancelled(what=flight.descriptor.digest)
             self._streams.add(stream)
-        with stream:
+        with stream, _copied(stream, flight) as source:
             # The ingest hashes the blob while it unpacks; the stream leaves the digest to it.
             return ingest_layer(
-                stream,
+                source,
                 flight.lease,
                 expected_blob_digest=flight.descriptor.digest,
                 expected_diff_id=flight.diff_id,
                 limits=self._limits,
                 progress=flight.progress,
             )
+
+
+@contextlib.contextmanager
+def _copied(stream: BlobStream, flight: Flight) -> Iterator[Iterable[bytes]]:
+    """Have the pieces of a stream go to the flight's copy as well, if it has one."""
+    copy = flight.copies(flight.reference, flight.descriptor, flight.diff_id) if flight.copies else None
+    if copy is None:
+        yield stream
+        return
+
+    def pieces() -> Iterator[bytes]:
+        for piece in stream:
+            copy.write(piece)
+            yield piece
+
+    try:
+        yield pieces()
+    except BaseException:
+        copy.abandon()
+        raise
+    copy.finish()

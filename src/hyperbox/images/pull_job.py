@@ -14,7 +14,7 @@ from hyperbox.api.errors.registry import LayerForeign, LowerLayersMissing, PullC
 from hyperbox.images import erofs, media
 from hyperbox.images.ingest import LayerContent, resolve_implicit
 from hyperbox.images.manifest import Descriptor
-from hyperbox.images.pull_blobs import BlobFetcher, Flight
+from hyperbox.images.pull_blobs import BlobFetcher, CopyMaker, Flight
 from hyperbox.images.registry import ResolvedImage
 from hyperbox.images.stack import Lookup, merged_lookup
 from hyperbox.images.tree import Tree
@@ -69,10 +69,12 @@ class PullJob:
         below: Lookup | None = None,
         progress: Callable[[PullProgress], None] | None = None,
         failed: Callable[[PullLayer, BaseException], None] | None = None,
+        copies: CopyMaker | None = None,
     ) -> None:
         """Plan the pull of the layers from `first` on; `below` knows what the engine has under them.
 
-        `failed` is told of a layer's failure before those who wait for the layer are.
+        `copies` takes the blobs as well, as they come. `failed` is told of a layer's failure before those who wait for
+        the layer are.
         """
         self.image = image
         self._store = store
@@ -81,6 +83,7 @@ class PullJob:
         self._below = below
         self._progress = progress
         self._failed = failed
+        self._copies = copies
         self._lookups: dict[int, Lookup] = {}
         self._readers = contextlib.ExitStack()
         self.layers = [
@@ -110,7 +113,7 @@ class PullJob:
         for layer in sorted(missing, key=lambda layer: -layer.descriptor.size):
             self._tell(layer, 0)
             layer.flight = self._blobs.acquire(
-                self.image.reference, layer.descriptor, layer.diff_id, self._listener(layer)
+                self.image.reference, layer.descriptor, layer.diff_id, self._listener(layer), self._copies
             )
 
     def run(self) -> None:

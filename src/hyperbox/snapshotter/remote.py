@@ -61,6 +61,8 @@ class LayerRequest:
     """Digests of this layer and those above it, cut off by the label's length limit."""
     below: tuple[BelowLayer, ...]
     """What is under it, nearest first."""
+    namespace: str = ""
+    """containerd's namespace that asks; the first part of the snapshot's key."""
 
 
 class LayerProvider(Protocol):
@@ -73,15 +75,18 @@ class LayerProvider(Protocol):
         layer. Raises `HyperBoxError` with the reason why the engine has to do it.
         """
 
+    def here(self, request: LayerRequest) -> None:
+        """Hear that a layer which the engine asks for has its snapshot; the answer waits until this returns."""
 
-def layer_request(target: str, labels: Mapping[str, str], chain: Sequence[Snapshot]) -> LayerRequest | None:
-    """Read the labels of a Prepare; None when they do not name an image's layer."""
+
+def layer_request(key: str, target: str, labels: Mapping[str, str], chain: Sequence[Snapshot]) -> LayerRequest | None:
+    """Read the key and labels of a Prepare; None when they do not name an image's layer."""
     image, manifest, layer = (labels.get(name, "") for name in (LABEL_IMAGE, LABEL_MANIFEST, LABEL_LAYER))
     if not (image and manifest and layer):
         return None
     layers = tuple(part for part in labels.get(LABEL_LAYERS, "").split(",") if part)
     below = tuple(BelowLayer(s.labels.get(LABEL_TARGET, ""), s.layer, s.id) for s in chain)
-    return LayerRequest(target, image, manifest, layer, layers, below)
+    return LayerRequest(target, image, manifest, layer, layers, below, key.partition("/")[0])
 
 
 class RemoteLayers:
@@ -124,6 +129,17 @@ class RemoteLayers:
             raise LayerNotProvided(layer=request.layer, reason=reason)  # nobody is there to make a snapshot for
         observer.event(LAYER_DECLINED, image=request.image, chain_id=request.target, code=code, reason=reason)
         return {"code": code, "reason": reason, "image": request.image, "layer": request.layer}
+
+    def here(self, request: LayerRequest, observer: Observer) -> None:
+        """Tell the provider that a layer has its snapshot now, for each namespace that asks for it."""
+        if not self._places.acquire(blocking=False):
+            return
+        try:
+            self._provider.here(request)
+        except Exception as error:  # noqa: BLE001 - the layer is here, whatever the provider makes of it
+            observer.fault(f"hearing of layer {request.layer}", error)
+        finally:
+            self._places.release()
 
     def _wait(self, request: LayerRequest, wanted: Callable[[], bool]) -> LayerRecord:
         flight = self._flight(request)

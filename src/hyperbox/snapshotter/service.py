@@ -337,16 +337,19 @@ class Snapshotter:
         """Raise `LayerAlreadyHere` if the layer is or comes in; return why not, or None where nobody can provide it."""
         with self._lock:
             self._machine.check_create(key, parent)
-            if self._machine.target(target, parent):
-                raise LayerAlreadyHere(target=target)
+            here = self._machine.target(target, parent) is not None
             chain = [self._machine.get(parent), *self._machine.chain(self._machine.get(parent))] if parent else []
-        request = layer_request(target, labels, chain)
-        if self._remote is None or request is None:
-            return None
-        reason = self._remote.fetch(
-            request, wanted, self._observer, lambda layer: self._adopt(key, parent, labels, layer)
-        )
-        if reason is None:
+        request = layer_request(key, target, labels, chain)
+        reason = None
+        if self._remote and request:
+            if not here:
+                reason = self._remote.fetch(
+                    request, wanted, self._observer, lambda layer: self._adopt(key, parent, labels, layer)
+                )
+            if reason is None:
+                self._remote.here(request, self._observer)
+                here = True
+        if here:
             raise LayerAlreadyHere(target=target)
         return reason
 

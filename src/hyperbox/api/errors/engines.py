@@ -81,3 +81,15 @@ class SetupCheckFailed(HyperBoxError):
     grpc_status = GrpcStatus.FAILED_PRECONDITION
     template = "{engine} refuses the new {file}: {reason}"
     remedy = "The file is as it was. Report the message together with the file."
+
+
+class BlobRefused(HyperBoxError):
+    """The engine's content store does not take a compressed layer that `images.keep_blobs` has for it."""
+
+    code = "HB-ENGINE-008"
+    exit_code = ExitCode.FAILURE
+    http_status = 502
+    grpc_status = GrpcStatus.UNAVAILABLE
+    retryable = True
+    template = "{engine} does not take the blob {digest}: {reason}"
+    remedy = "The image runs. To push or save it, mend what the message says, remove the image and pull it again."
