@@ -9,7 +9,7 @@ import threading
 import weakref
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from grpclib.config import Configuration
 from grpclib.protocol import H2Protocol
@@ -26,6 +26,52 @@ _TICK: Final = 0.02
 """Seconds between looks at the calls that a stop still waits for."""
 
 
+class _Gathering(asyncio.Transport):
+    """A transport that sends what one turn of the loop has to say in one piece.
+
+    grpclib writes an answer's headers, message and trailers one by one, and each would wake the caller.
+    """
+
+    def __init__(self, transport: asyncio.Transport) -> None:
+        super().__init__()
+        self._transport = transport
+        self._loop = asyncio.get_running_loop()
+        self._parts: list[bytes] = []
+
+    def write(self, data: Any) -> None:
+        """Keep the data until the end of the turn."""
+        if not self._parts:
+            self._loop.call_soon(self._send)
+        self._parts.append(bytes(data))
+
+    def _send(self) -> None:
+        if self._parts and not self._transport.is_closing():
+            self._transport.write(b"".join(self._parts))
+        self._parts.clear()
+
+    def close(self) -> None:
+        """Send what is left, and close."""
+        self._send()
+        self._transport.close()
+
+    def is_closing(self) -> bool:
+        """Tell whether it is closed, or about to be."""
+        return self._transport.is_closing()
+
+    def get_extra_info(self, name: str, default: Any = None) -> Any:
+        """Return what the transport knows of itself."""
+        return self._transport.get_extra_info(name, default)
+
+
+class _Protocol(H2Protocol):
+    """grpclib's protocol on a gathering transport."""
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Take the connection."""
+        assert isinstance(transport, asyncio.Transport)
+        super().connection_made(_Gathering(transport))
+
+
 class _Server(Server):
     """grpclib's server, which forgets its connections: they are remembered here, to be closed at the end."""
 
@@ -34,7 +80,8 @@ class _Server(Server):
         self._protocols: weakref.WeakSet[H2Protocol] = weakref.WeakSet()
 
     def _protocol_factory(self) -> H2Protocol:
-        protocol = super()._protocol_factory()
+        made = super()._protocol_factory()
+        protocol = _Protocol(made.handler, made.config, made.h2_config)
         self._protocols.add(protocol)
         return protocol
 
