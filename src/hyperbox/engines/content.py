@@ -13,7 +13,7 @@ from typing import Any, Final
 
 from grpclib.client import Stream, StreamStreamMethod
 from grpclib.const import Status
-from grpclib.exceptions import GRPCError
+from grpclib.exceptions import GRPCError, StreamTerminatedError
 
 from hyperbox.api.errors.engines import BlobRefused
 from hyperbox.engines.proto import engine_pb2 as pb
@@ -192,7 +192,7 @@ async def _exchange(
         await stream.send_message(request, end=end)
         answer = await stream.recv_message()
         if answer is None:
-            await stream.recv_trailing_metadata()  # raises what containerd says
-            raise TimeoutError("containerd ended the transfer")
+            # On its way out of the call this becomes the `GRPCError` that containerd's trailers tell, if any.
+            raise StreamTerminatedError("containerd ended the transfer")
         assert isinstance(answer, pb.WriteContentResponse)
         return answer
