@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from hyperbox._dev.lab import NEXT
 from support.e2e_engines import HOST, System, cli, events, layers, reconnected
 from support.e2e_images import make_image
 from support.lab_fixtures import Lab
@@ -134,5 +135,26 @@ def test_pull_works_when_the_engine_takes_no_blobs(lab: Lab) -> None:
     assert system.sh(reference, "echo runs") == "runs"
     told = events(system.client, "layer.blob-not-kept")
     assert [(event["layer"], event["code"]) for event in told] == [(image.layers[0].digest, "HB-ENGINE-002")]
+    engine.stop()
+    daemon.close()
+
+
+@pytest.mark.slow
+def test_second_namespace_and_newer_engine(lab: Lab, tmp_path: Path) -> None:
+    """Of the second namespace's pull nothing needs a fetch: all snapshots and blobs are in the first."""
+    daemon = lab.hyperboxd("newer", engine="newer-e", env=KEEP)
+    engine = lab.engine("newer-e", snapshotter=daemon.snapshotter, release=NEXT)
+    system = System(engine, daemon)
+    image, reference = lab.image("python-web")
+    digests = {layer.digest for layer in image.layers}
+    engine.docker("pull", "-q", reference)
+    assert set(_blobs(system)) >= digests
+    engine.ctr("-n", "other", "images", "pull", "--plain-http", "--snapshotter", "hyperbox", reference)
+    assert set(_blobs(system, "other")) >= digests
+    engine.docker("rmi", reference)
+    assert not set(_blobs(system)) & digests
+    engine.ctr("-n", "other", "images", "export", str(tmp_path / "exported.tar"), reference)
+    assert "hyperbox" not in _leases(system)
+    assert events(system.client, "layer.blob-not-kept") == []
     engine.stop()
     daemon.close()
