@@ -59,7 +59,7 @@ class ImagePuller:
         *,
         workers: int = 4,
         limits: LayerLimits = _LIMITS,
-        hold_off_seconds: float = 10.0,
+        hold_off_seconds: float = 5.0,
         platform: Platform | None = None,
         progress: Callable[[PullProgress], None] | None = None,
         clock: Clock | None = None,
