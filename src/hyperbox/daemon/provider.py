@@ -54,9 +54,13 @@ class Provider:
         if not layers:
             return None
 
+        merged: Lookup | None = None
+
         def lookup(path: bytes) -> Inode | None:
-            # Opened when asked, which is seldom: almost every layer names all its folders.
-            return merged_lookup([self._one(layer) for layer in reversed(layers)])(path)
+            nonlocal merged
+            if merged is None:  # opened when asked, which is seldom: almost every layer names all its folders
+                merged = merged_lookup([self._one(layer) for layer in reversed(layers)])
+            return merged(path)
 
         return lookup
 
