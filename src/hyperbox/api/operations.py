@@ -82,7 +82,7 @@ IMAGE_EXPLAIN = Operation(
     m.ImageRequest,
     m.ImageDetail,
     "How each layer of an image came here, and why not another way.",
-    "The same data as `image.inspect`, with the reasons resolved from events where the layer itself has none.",
+    "The same data as `image.inspect`; a layer that HyperBox did not provide says why, with the error's code.",
     errors=(ImageUnknown,),
 )
 IMAGE_PULL = Operation(

@@ -32,7 +32,7 @@ from hyperbox.daemon.logs import configure_logs
 from hyperbox.daemon.provider import Provider, Repair, missing_objects
 from hyperbox.daemon.sockets import claimed, clear_socket, listen
 from hyperbox.daemon.supervisor import Supervisor
-from hyperbox.daemon.telemetry import Events, Metrics, Watcher, resident_bytes
+from hyperbox.daemon.telemetry import Events, Metrics, Watcher
 from hyperbox.engines.containerd import Containerd
 from hyperbox.engines.content import ContentStore
 from hyperbox.images import ImagePuller, PullProgress, RegistryClient, registry
@@ -273,7 +273,7 @@ class Daemon:
             self._metrics.set(metric.SNAPSHOTS, kinds.count(kind), kind=kind)
         failed = sum(task.state == "failed" for task in self._supervisor.states())
         self._metrics.set(metric.TASKS_FAILED, failed)
-        self._metrics.set(metric.RESIDENT_BYTES, resident_bytes())
+        self._metrics.set(metric.RESIDENT_BYTES, linux.rss_bytes())
         return self._metrics.text()
 
 

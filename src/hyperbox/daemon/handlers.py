@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
-from hyperbox import __version__
+from hyperbox import __version__, linux
 from hyperbox.api import events as e
 from hyperbox.api import messages as m
 from hyperbox.api.errors.daemon import LayerAmbiguous
@@ -21,7 +21,7 @@ from hyperbox.daemon.images import Images
 from hyperbox.daemon.pins import pin
 from hyperbox.daemon.provider import Repair
 from hyperbox.daemon.sharing import unique_bytes
-from hyperbox.daemon.telemetry import Events, resident_bytes
+from hyperbox.daemon.telemetry import Events
 from hyperbox.engines.doctor import examine
 from hyperbox.images import ImagePuller, erofs
 from hyperbox.store import LayerRecord, Store, Verification
@@ -100,7 +100,7 @@ class Operations:
             object_bytes=stats.object_bytes,
             referenced_bytes=stats.layer_bytes,
             compactions_pending=self._parts.pending_compactions(),
-            resident_bytes=resident_bytes(),
+            resident_bytes=linux.rss_bytes(),
         )
 
     def doctor(self, _: m.Empty) -> m.Doctor:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from typing import Any
 
 import structlog
@@ -15,13 +14,6 @@ from hyperbox.images import PullProgress
 from hyperbox.store import Catalogue
 
 log = structlog.get_logger("hyperbox")
-_PAGE = os.sysconf("SC_PAGE_SIZE")
-
-
-def resident_bytes() -> int:
-    """Memory of this process, as the kernel counts it (bytes)."""
-    with open("/proc/self/statm", "rb") as file:
-        return int(file.read().split()[1]) * _PAGE
 
 
 class Metrics:

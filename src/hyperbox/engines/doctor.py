@@ -65,7 +65,7 @@ def _kernel(features: Features) -> list[FeatureState]:
 
 
 def _containerd(address: Path) -> FeatureState:
-    from hyperbox.engines.containerd import Containerd  # noqa: PLC0415 – gRPC is heavy for a command that may not need it
+    from hyperbox.engines.containerd import Containerd  # noqa: PLC0415 – only where there is a socket to ask
 
     present, detail = False, f"no socket at {address}"
     if address.exists():

@@ -10,10 +10,9 @@ from __future__ import annotations
 from collections.abc import Container, Iterable
 from typing import TYPE_CHECKING, Any, Final
 
-from hyperbox.linux import MountEntry, mountinfo
+from hyperbox.linux import MountEntry, boot_id, mountinfo
 from hyperbox.snapshotter.model import Kind, Snapshot
 from hyperbox.snapshotter.worker import Worker
-from hyperbox.store.recovery import boot_id
 
 if TYPE_CHECKING:
     from hyperbox.snapshotter.service import Snapshotter

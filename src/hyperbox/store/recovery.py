@@ -60,11 +60,6 @@ class Recovery:
         return not (self.quarantined or self.damaged_layers or self.incomplete_layers)
 
 
-def boot_id() -> str:
-    """The kernel's id of this boot."""
-    return Path("/proc/sys/kernel/random/boot_id").read_text("ascii").strip()
-
-
 def stop_reason(catalogue: Catalogue, boot: str) -> str:
     """How the last process that had the store ended."""
     stopped = catalogue.meta.get("state")

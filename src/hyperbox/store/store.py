@@ -69,7 +69,7 @@ class Store:
             with contextlib.ExitStack() as undo:
                 catalogue, renewed = rebuilding.open_catalogue(path, state / "quarantine", rebuild=rebuild)
                 undo.callback(catalogue.close)
-                boot = recovery.boot_id() if boot_id is None else boot_id
+                boot = linux.boot_id() if boot_id is None else boot_id
                 store = cls(state, lock, catalogue, boot, workers or os.cpu_count() or 1)
                 store._start(lost=lost or renewed)
                 undo.pop_all()
